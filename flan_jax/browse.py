@@ -311,8 +311,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--tasks", **options.TASKS)
     parser.add_argument("--json", action="store_true", help="print one JSON object, last line")
     quiet_loggers()
-    console = Console(width=None if sys.stdout.isatty() else 200, markup=False, emoji=False)
     with one_line_errors():
+        console = Console(width=None if sys.stdout.isatty() else 200, markup=False, emoji=False)
         arguments = parser.parse_args(argv)
         if not own_data.used_of(arguments.prepared):
             own_data.leave()

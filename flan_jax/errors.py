@@ -237,6 +237,9 @@ def one_line_errors() -> Iterator[None]:
     Exit status: 2 for a FlanError, or a file or folder that cannot be read or written; 130 if the user interrupted the
     program; 141 if the reader of our output has closed it, as `head` does.
     """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # it was closed before the start, as by `>&-`
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - to the end of the program
     for stream in (sys.stdout, sys.stderr):  # what another encoding than UTF-8 has no sign for ends no command
         if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="backslashreplace")

@@ -37,7 +37,7 @@ from flan_jax.values import Whole
 
 with lazy_imports():  # so that a wrong command line is reported at once
     from flan_jax.studies import commands as study_commands
-    from flan_jax.studies import document, kinds, operations, records
+    from flan_jax.studies import document, kinds, operations, outcomes, records
     from flan_jax.studies import settings as studied
 
 BUDGETS = ("tiny", "small", "paper")
@@ -84,7 +84,8 @@ def run(
         raise FlanError(f"study {kind.name} varies nothing by POINTS: leave them out.")
     commands = kind.plan(settings)
     records.check_data(settings.folder, settings.data, write=not dry_run)
-    left = [step for step in commands.steps if not records.is_done(settings.folder, step)]
+    outcomes.check_starts(commands)
+    left = _left(commands, say)
     estimates = records.estimates(settings.folder, commands.steps)
     plan = _planned(commands.steps, {step.name for step in left}, estimates)
     if dry_run:
@@ -101,7 +102,7 @@ def run(
         say(f"{len(left)} units in {units}: start them with --units={units} of a launcher, then run this again.")
         return {"study": kind.name, "steps": plan}
     say(_summary(plan))
-    by_name = {step.name: step for step in left}
+    by_name: dict[str, study_commands.Step] = {}
 
     def take(unit: work.Unit) -> int:
         step, began = by_name[unit.name], time.monotonic()
@@ -117,13 +118,19 @@ def run(
             records.keep(settings.folder, step, None if was_there else time.monotonic() - began)
         return status
 
-    done = {step.name for step in commands.steps} - set(by_name)
-    todo = [unit_of(study_commands.Step(**{**step.__dict__, "after": tuple(set(step.after) - done)})) for step in left]
-    if status := work.run_all(todo, take):
-        raise FlanError(
-            f"study {kind.name}: a step ended with status {status}, above; mend what it says and run the same command, "
-            "which goes on."
-        )
+    taken: set[str] = set()
+    while left:
+        if twice := sorted(taken & {step.name for step in left}):
+            raise FlanError(f"study {kind.name}: {twice[0]} ended well, and is not done; the reason stands above.")
+        by_name = {step.name: step for step in left}
+        todo = [unit_of(dataclasses.replace(s, after=tuple(n for n in s.after if n in by_name))) for s in left]
+        if status := work.run_all(todo, take):
+            raise FlanError(
+                f"study {kind.name}: a step ended with status {status}, above; mend what it says and run the same "
+                "command, which goes on."
+            )
+        taken |= set(by_name)
+        left = _left(commands, say)  # a model that had to be tuned again may be another one
     shown = kind.show(commands)
     paths = document.write(
         settings.folder / kind.name, kind.name, kind.question, kind.source, commands, shown, list(again)
@@ -132,6 +139,18 @@ def run(
         say(line)
     say(f"study: {paths['html']}")
     return json.loads(paths["json"].read_text(encoding="utf-8"))
+
+
+def _left(commands: study_commands.Commands, say: Callable[[str], None]) -> list[study_commands.Step]:
+    """The steps that are not done, or whose results are not the ones that are wanted, which a line says."""
+    left = []
+    for step in commands.steps:
+        if not records.is_done(commands.settings.folder, step):
+            left.append(step)
+        elif problem := outcomes.problem(commands, step):
+            say(f"{step.name}: {step.output} {problem}. It is evaluated again.")
+            left.append(step)
+    return left
 
 
 def settings_of(

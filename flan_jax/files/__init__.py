@@ -22,6 +22,7 @@ from flan_jax.files.writing import (
     whole_folder,
     writable,
     write_atomic,
+    write_together,
     written,
 )
 
@@ -53,5 +54,6 @@ __all__ = [
     "whole_folder",
     "writable",
     "write_atomic",
+    "write_together",
     "written",
 ]

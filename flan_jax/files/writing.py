@@ -13,7 +13,7 @@ import glob
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -101,6 +101,19 @@ def write_atomic(path: AnyPath, text: str) -> None:
         return
     with whole_file(path) as file:
         file.write(text)
+
+
+def write_together(contents: Mapping[AnyPath, str]) -> None:
+    """Writes text files that belong together: where one cannot be written, the others stay as they are.
+
+    Raises:
+      FlanError: one of them cannot be written.
+    """
+    with contextlib.ExitStack() as files:
+        for path, text in contents.items():
+            file = files.enter_context(whole_file(path))
+            file.write(text)
+            file.flush()  # here an error is still one of all files
 
 
 @contextlib.contextmanager

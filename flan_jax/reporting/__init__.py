@@ -15,7 +15,7 @@ from rich.table import Table as RichTable
 
 from flan_jax.errors import FlanError
 from flan_jax.evaluation import clusters
-from flan_jax.files import AnyPath, user_path, write_atomic
+from flan_jax.files import AnyPath, user_path, write_together
 from flan_jax.json_lines import to_json
 from flan_jax.reporting import forms, harness
 from flan_jax.reporting import runs as finished
@@ -31,9 +31,10 @@ from flan_jax.reporting.details import (
     templates_table,
 )
 from flan_jax.reporting.evidence import Evidence, gather
+from flan_jax.reporting.groups import grouped
 from flan_jax.reporting.notes import notes, of_comparison, of_unusable, skipped
 from flan_jax.reporting.page import page
-from flan_jax.reporting.runs import Run, common, grouped
+from flan_jax.reporting.runs import Run, common
 from flan_jax.reporting.statistics import quartiles
 from flan_jax.reporting.tables import answers, in_markdown, metrics_table, results_table
 
@@ -172,7 +173,7 @@ def write(
       runs: the runs; the module says what the first and the last one are for.
       output_dir: the folder to write to.
       contamination: the file that `flan_jax.contamination` wrote; it adds scores on clean examples.
-      groups: names of runs that are shown as one, by the group's name (`runs.grouped`).
+      groups: names of runs that are shown as one, by the group's name (`groups.grouped`).
       show: prints a part of `in_terminal`.
 
     Returns:
@@ -199,10 +200,8 @@ def write(
         "json": to_json(to_dict(runs, evidence), indent=1, what="the report") + "\n",
         "html": page(runs, evidence),
     }
-    paths = {}
-    for suffix, text in contents.items():
-        paths[suffix] = user_path(output_dir) / f"report.{suffix}"
-        write_atomic(paths[suffix], text)
+    paths = {suffix: user_path(output_dir) / f"report.{suffix}" for suffix in contents}
+    write_together({paths[suffix]: text for suffix, text in contents.items()})
     for part in in_terminal(runs, evidence):
         show(part)
     return paths

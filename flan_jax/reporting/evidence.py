@@ -153,7 +153,7 @@ def _clean_subsets(found: Mapping[str, Mapping[str, Values]], path: AnyPath) -> 
             name: tuple({record["hash"] for record in s["test"][part]} for part in ("clean", "dirty"))
             for name, s in checked.items()
         }
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise FlanError(
             f"no contamination results of this version in {path}: write them with python -m flan_jax.contamination."
         ) from error
@@ -173,7 +173,7 @@ def _clean_subsets(found: Mapping[str, Mapping[str, Values]], path: AnyPath) -> 
                     f"{missing} examples of {name} in run {run!r} are not in {path}: "
                     "run python -m flan_jax.contamination on the examples that were evaluated."
                 )
-            kept = np.array([i for i, one in enumerate(value.hashes) if one in clean], np.int64)
+            kept = np.array([i for i, one in enumerate(value.hashes) if one not in dirty], np.int64)
             means_T = value.sample(kept).values_T if len(kept) else None
             out.setdefault(run, {})[name] = {
                 "examples": len(value.ids),
@@ -182,4 +182,7 @@ def _clean_subsets(found: Mapping[str, Mapping[str, Values]], path: AnyPath) -> 
                 "mean": float(means_T.mean()) if len(kept) else None,
                 "std": float(means_T.std(ddof=1)) if len(kept) and len(means_T) > 1 else 0.0,
             }
+    if found and not out:
+        named = ", ".join(list(split)[:5]) or "no dataset"
+        raise FlanError(f"{path} has {named}, and nothing that these runs have: give the file of their datasets.")
     return out

@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from flan_jax import catalog
+from flan_jax import catalog, content
+from flan_jax.data.examples import TEST
 from flan_jax.errors import FlanError
 from flan_jax.evaluation import labels
 from flan_jax.files import AnyPath, is_remote, user_path
@@ -228,6 +229,7 @@ def _task(
         "options_read": metric == "accuracy" or not any(_has_options(sample) for sample in samples),
         "headline_metric": {"name": metric, "key": metric, "version": f"{version}, filter {used}"},
         "examples": len(samples),
+        "data": {TEST: {"records": len(samples), "digest": content.digest(sorted(s["doc_hash"] for s in samples))}},
         "mean": mean,
         "std": 0.0,
         "best_dev": None,

@@ -9,10 +9,12 @@ from typing import Any
 
 from flan_jax import catalog
 from flan_jax.data import drafts
+from flan_jax.evaluation import clusters
 from flan_jax.reporting import forms
 from flan_jax.reporting.comparisons import Comparison, tests
 from flan_jax.reporting.evidence import NOT_AT_HAND, Evidence
-from flan_jax.reporting.runs import Run, baseline, common, dataset_names, metric
+from flan_jax.reporting.groups import LIMITS
+from flan_jax.reporting.runs import SAME, Run, baseline, baselines, common, dataset_names, metric
 from flan_jax.reporting.statistics import LEVEL, MIN_PAIRS, PERMUTATIONS, REPLICATES
 from flan_jax.reporting.tables import cluster_title, percent
 from flan_jax.wording import counted
@@ -41,6 +43,7 @@ def notes(runs: Sequence[Run], evidence: Evidence) -> list[str]:
         )
     found += [line for over in common(runs).values() for line in _of_mean(over)]
     found += _of_copying(runs)
+    found += _of_baselines(runs)
     found += _of_examples(runs, evidence)
     if any(evidence.intervals.values()):
         found.append(
@@ -92,6 +95,11 @@ def of_comparison(comparison: Comparison, runs: Sequence[Run]) -> Iterable[str]:
             "difference is of model and wording together."
         )
     both = [set(run.datasets) for run in runs if run.name in (comparison.first, comparison.other)]
+    limits = [run.results.get("settings") or {} for run in runs if run.name in (comparison.first, comparison.other)]
+    for limit in LIMITS:
+        if len({one.get(limit) for one in limits}) > 1:
+            said = " and ".join(str(one.get(limit)) for one in limits)
+            yield f"{pair}: asked with {limit} {said}. There the difference is of model and limit together."
     if not set.intersection(*both):
         yield f"{pair}: nothing is compared, as they have no dataset in common."
 
@@ -130,6 +138,20 @@ def _of_copying(runs: Sequence[Run]) -> Iterable[str]:
             f"Repeating the given text as the answer has {', '.join(found)}: there the metric rewards shared words, "
             "and a gain may be of copying."
         )
+
+
+def _of_baselines(runs: Sequence[Run]) -> Iterable[str]:
+    """Names baselines that differ between runs, which have no column then."""
+    found = []
+    for name in dataset_names(runs):
+        of_runs = {run.name: figures for run in runs if (figures := run.figures(name))}
+        for key in clusters.BASELINES:
+            there = baselines(of_runs.values(), key)
+            if there and max(there) - min(there) >= SAME:
+                said = [f"{percent(f[key])} in {run}" for run, f in of_runs.items() if f.get(key) is not None]
+                found.append(f"{key} of {name} ({', '.join(said)})")
+    if found:
+        yield f"Baselines that differ between runs, whose examples differ, stand here alone: {'; '.join(found)}."
 
 
 def _of_certainty(evidence: Evidence) -> Iterable[str]:

@@ -30,7 +30,7 @@ _ROUNDING = 1e-6
 def problem_of_results(results: Mapping[str, Any]) -> str:
     """What is wrong with results besides the figures of their datasets; empty if nothing is."""
     for key in ("settings", "tuning", "tunings", "provenance"):
-        if not isinstance(results.get(key) or {}, Mapping):
+        if not isinstance(results.get(key, {}), Mapping):
             return f"has {key} that are no names with values"
     try:
         styles.parse((results.get("settings") or {}).get("style", styles.INSTRUCTIONS))
@@ -267,8 +267,11 @@ def problem_of_prediction(line: Any) -> str:
         return "has no id"
     if "hash" in line and not (isinstance(line["hash"], str) and line["hash"]):
         return "has a hash that is no text"
-    if "score" in line and line["score"] is not None and not is_number(line["score"]):
-        return "has a score that is no number"
+    if "score" in line and not (is_number(line["score"]) and -_ROUNDING <= line["score"] <= 1 + _ROUNDING):
+        return "has a score that is no share"
+    for key in ("prompt", "prediction"):
+        if not isinstance(line.get(key, ""), str):
+            return f"has a {key} that is no text"
     if "loglikelihood" not in line:
         return ""
     options, answer = line.get("options"), line.get("answer")

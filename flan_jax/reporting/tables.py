@@ -68,7 +68,7 @@ class Table:
 
 def in_markdown(text: str) -> str:
     """Escapes what a browser would take for HTML and hide."""
-    return text.replace("<", "\\<")
+    return " ".join(text.replace("<", "\\<").splitlines())
 
 
 def percent(value: float | None) -> str:

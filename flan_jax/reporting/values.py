@@ -199,15 +199,15 @@ def matched(rows: Mapping[int, Sequence[Line]]) -> tuple[dict[int, dict[Any, Lin
     """The predictions of each template by record, and the records that all templates have, in order.
 
     Raises:
-      UnusableError: there is no such record.
+      UnusableError: the templates have different records.
     """
     name = "hash" if _are_hashed(rows) else "id"
     keyed = {
         number: dict(zip(numbered([str(p[name]) for p in lines]), lines, strict=True)) for number, lines in rows.items()
     }
     keys = [key for key in next(iter(keyed.values())) if all(key in lines for lines in keyed.values())]
-    if not keys:
-        raise UnusableError("its templates have no example in common")
+    if len(keys) < max(map(len, keyed.values())):
+        raise UnusableError(f"its templates have {len(keys)} of {max(map(len, keyed.values()))} examples in common")
     return keyed, keys
 
 
@@ -350,10 +350,10 @@ def groups_of_both(first: Values, other: Values, a_P: np.ndarray, b_P: np.ndarra
 
 
 def as_one(several: Sequence[Values]) -> Values:
-    """The values of a group of runs: their mean on the examples that all have.
+    """The values of a group of runs: their mean on each example.
 
     Raises:
-      UnusableError: the runs share no example, or are measured by different metrics.
+      UnusableError: the runs have other examples or templates, or are measured by different metrics.
     """
     if len({v.metric for v in several}) > 1:
         raise UnusableError("its runs are measured by different metrics")
@@ -371,7 +371,10 @@ def _asked_of_both(so_far: Values, other: Values, a_P: np.ndarray, b_P: np.ndarr
 def _added(so_far: Values, numbered_other: tuple[int, Values]) -> Values:
     count, other = numbered_other  # number of runs in the mean so far
     a_P, b_P = pair(so_far, other)
-    alike = same_templates(so_far, other)
+    if not len(a_P) == len(so_far.ids) == len(other.ids):
+        raise UnusableError(f"its runs share {len(a_P)} of {max(len(so_far.ids), len(other.ids))} records")
+    if not same_templates(so_far, other):
+        raise UnusableError("its runs were asked with other templates")
     calibrations = [v.calibration for v in (so_far, other) if v.calibration]
     passages = [f"p{group}" for group in groups_of_both(so_far, other, a_P, b_P).tolist()]
     kept = dataclasses.replace(
@@ -386,16 +389,7 @@ def _added(so_far: Values, numbered_other: tuple[int, Values]) -> Values:
         calibration=sum(calibrations[1:], calibrations[0]) if calibrations else None,
     )
     if so_far.values_ExT is None:
-        if not alike:
-            raise UnusableError(f"its runs have other templates, and {so_far.metric} is no mean over examples")
         parts = (*(part[a_P] for part in so_far.statistics), *(part[b_P] for part in other.statistics))
         return dataclasses.replace(kept, statistics=parts)
-    a_ExT, b_ExU = so_far.values_ExT[a_P], other.values_ExT[b_P]
-    if not alike:
-        a_ExT, b_ExU = a_ExT.mean(1, keepdims=True), b_ExU.mean(1, keepdims=True)
-    return dataclasses.replace(
-        kept,
-        templates=so_far.templates if alike else (-1,),
-        wordings=so_far.wordings if alike else ("a mean over templates",),
-        values_ExT=(count * a_ExT + b_ExU) / (count + 1),
-    )
+    values_ExT = (count * so_far.values_ExT[a_P] + other.values_ExT[b_P]) / (count + 1)
+    return dataclasses.replace(kept, values_ExT=values_ExT)

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from flan_jax import catalog, gin_files, protocol, styles
-from flan_jax.checkpoint.manifest import Manifest
+from flan_jax.checkpoint.manifest import UNTUNED, Manifest
 from flan_jax.data.mixture_stream import LENGTHS
 from flan_jax.data.stream import ROWS_PER_BATCH
 from flan_jax.decoding import generator
@@ -94,6 +94,7 @@ class Commands:
         for arm in arms:
             self._check_model(arm)
         self._steps: dict[str, Step] = {}
+        self._evaluation_of: dict[str, Evaluation] = {}
         every = [*more, *(tuning for arm in arms for tuning in arm.tunings)]
         self._tunings = [one for tuning in every for one in tuning.stages]
         self._evaluations = [(arm, one) for arm in arms for one in arm.evaluations(settings)]
@@ -109,30 +110,31 @@ class Commands:
             self._evaluate(evaluation)
 
     def _check_model(self, arm: Arm) -> None:
-        """Refuses a model that had seen what its arm scores as held out before the study began."""
-        if arm.status != labels.HELD_OUT:
-            return
+        """Refuses a model that was tuned before the study began: its scores would stand as those of an untuned one."""
         if arm.model == names.SMOLLM:
             raise FlanError(f"{arm.name}: nobody knows what {arm.model} was tuned on: leave it out of MODELS.")
-        if arm.model in READY:
+        place = self.checkpoint(arm.model)
+        if arm.model in READY and not (place / "manifest.json").exists():
             return
-        manifest = Manifest.load(self.checkpoint(arm.model))
-        for record in (record for name in arm.datasets for record in catalog.named(name)):
-            if (found := labels.status(record, manifest.tuning)) != labels.HELD_OUT:
-                raise FlanError(
-                    f"{arm.name}: {record.name} would be scored as held out, and is {found} for {arm.model}: leave one "
-                    "of the two out."
-                )
-            if shared := sorted(set(catalog.kin_of(record.name)) & set(manifest.tuning["datasets"])):
-                raise FlanError(
-                    f"{arm.name}: {record.name} would be scored as held out, and {arm.model} was tuned on {shared[0]}, "
-                    "which shares text with it: leave one of the two out."
-                )
+        if (status := Manifest.load(place).tuning["status"]) != UNTUNED:
+            raise FlanError(
+                f"{arm.name}: {place} is {status} by its manifest.json, and its scores would stand here as those of an "
+                "untuned model: give one that was never tuned."
+            )
 
     @property
     def steps(self) -> list[Step]:
         """In order."""
         return list(self._steps.values())
+
+    @property
+    def tunings(self) -> list[Tuning]:
+        """All that is tuned, with the study's TRAIN in it; what others start from first."""
+        return list(self._tunings)
+
+    def evaluation_of(self, step: Step) -> Evaluation | None:
+        """The evaluation that a step runs; None of another job."""
+        return self._evaluation_of.get(step.name)
 
     def output_of(self, evaluation: Evaluation) -> AnyPath:
         """The folder of an evaluation's results."""
@@ -290,7 +292,8 @@ class Commands:
             str(generator.VERSION),
             str(scorer.VERSION),
         ]  # predictions of an earlier one are made anew, and so are results
-        self._add(words, EVAL, argv, output, "results.json", text, after=after, model=evaluation.model)
+        name = self._add(words, EVAL, argv, output, "results.json", text, after=after, model=evaluation.model)
+        self._evaluation_of[name] = evaluation
 
 
 @functools.cache  # a plan asks hundreds of times

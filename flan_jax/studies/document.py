@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flan_jax.files import AnyPath, make_folder, whole_file, write_atomic
+from flan_jax.files import AnyPath, make_folder, whole_file, write_together
 from flan_jax.json_lines import to_json
 from flan_jax.reporting import document as pages
 from flan_jax.reporting.tables import Table
@@ -95,12 +95,14 @@ def write(
         )
         + "\n",
     }
+    texts = {}
     for file_name, value in shown.files.items():
         paths[file_name] = folder / file_name
-        write_atomic(paths[file_name], to_json(value, indent=1, what=file_name) + "\n")
+        texts[paths[file_name]] = to_json(value, indent=1, what=file_name) + "\n"
     for suffix, text in contents.items():
         paths[suffix] = folder / f"study.{suffix}"
-        write_atomic(paths[suffix], text)
+        texts[paths[suffix]] = text
+    write_together(texts)
     return paths
 
 

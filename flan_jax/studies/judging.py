@@ -13,7 +13,7 @@ from flan_jax.errors import FlanError
 from flan_jax.evaluation import labels
 from flan_jax.evaluation.during_training import FOLDER
 from flan_jax.json_lines import read_lines
-from flan_jax.reporting import comparisons
+from flan_jax.reporting import comparisons, groups
 from flan_jax.reporting import runs as finished
 from flan_jax.reporting.evidence import gather
 from flan_jax.reporting.runs import Run
@@ -133,4 +133,4 @@ def less(one: Judged, other: Judged, datasets: Sequence[str]) -> Gain:
 
 
 def _as_one(found: Judged) -> Run:
-    return found.runs[0] if len(found.runs) == 1 else finished.as_one(found.name, found.runs)
+    return found.runs[0] if len(found.runs) == 1 else groups.as_one(found.name, found.runs)

@@ -20,7 +20,7 @@ _DATA = "data.json"  # in the folder: what all of it was made from
 _STEPS = "steps"
 _REPLACED = "replaced_by"  # in the record of a step whose folder another one has written since
 _OF_OUTPUT = ("--to=", "--gin.EVAL_OUTPUT_DIR=", "--gin.MODEL_DIR=")
-_AMOUNT = Number(least=0)  # of seconds and slots
+_AMOUNT = Number(least=0, most=1e12)  # of seconds and slots
 
 
 def check_data(folder: AnyPath, data: str, write: bool = True) -> None:
@@ -36,6 +36,11 @@ def check_data(folder: AnyPath, data: str, write: bool = True) -> None:
     """
     refuse_pattern(folder)
     path = folder / _DATA
+    if not path.exists() and (folder / _STEPS).exists():
+        raise FlanError(
+            f"{folder} has steps of studies, and no {_DATA}, which says what DATA they are of: put it back, or give "
+            "another STUDY_DIR."
+        )
     if path.exists():
         try:
             kept = from_json(path.read_text(encoding="utf-8"))["data"]

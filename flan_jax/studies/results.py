@@ -7,15 +7,15 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from flan_jax import styles
 from flan_jax.errors import FlanError
 from flan_jax.evaluation import clusters
-from flan_jax.reporting import comparisons
+from flan_jax.reporting import comparisons, groups
 from flan_jax.reporting import runs as finished
 from flan_jax.reporting.comparisons import Difference
 from flan_jax.reporting.evidence import Evidence, gather
-from flan_jax.reporting.runs import Run
+from flan_jax.reporting.runs import Run, UnusableError
 from flan_jax.reporting.statistics import LEVEL, holm
+from flan_jax.studies import outcomes
 from flan_jax.studies.commands import Commands
 from flan_jax.studies.plan import Arm
 
@@ -150,10 +150,17 @@ class Results:
         self._pairs: dict[tuple[str, str], Evidence] = {}
 
     def _load(self, commands: Commands, arm: Arm, number: int) -> Run:
-        """One seed's evaluations of an arm, all its datasets together."""
+        """One seed's evaluations of an arm, all its datasets together.
+
+        Raises:
+          FlanError: a folder that does not hold what its step writes.
+        """
         tuning = arm.tunings[number] if arm.tunings else None
         each = [one for one in arm.evaluations(commands.settings) if one.tuning is tuning]
         name = arm.name if len(arm.tunings) < 2 else f"{arm.name} seed {tuning.seed}"
+        for one in each:
+            if problem := outcomes.problem_of_evaluation(commands, one):
+                raise FlanError(f"{arm.name}: {commands.output_of(one)} {problem}: run the study again.")
         loaded = [finished.load_run(name, commands.output_of(one)) for one in each]
         for run in loaded:
             self._check(arm, run)
@@ -161,13 +168,29 @@ class Results:
         whole = {**loaded[0].results, "datasets": datasets, "clusters": {}}
         whole["invalid"] = [one for run in loaded for one in run.results.get("invalid", ())]
         whole["skipped"] = [one for run in loaded for one in run.results.get("skipped", ())]
-        lines = {d: finished.predictions(run, d) for run in loaded for d in run.results["datasets"]}
+        lines = {d: self._lines(run, d) for run in loaded for d in run.results["datasets"]}
         return Run(name, whole, None, lines)
 
+    @staticmethod
+    def _lines(run: Run, dataset: str) -> dict[int, list[dict[str, Any]]]:
+        """The predictions of a dataset.
+
+        Raises:
+          FlanError: they are gone or damaged, which the evaluation mends when its results are gone too.
+        """
+        try:
+            lines = finished.predictions(run, dataset)
+            why = "are not there"
+        except UnusableError as error:
+            lines, why = {}, f"cannot be used ({error})"
+        if not lines:
+            raise FlanError(
+                f"the predictions of {dataset} in {run.output_dir} {why}: remove results.json there, and run the study "
+                "again."
+            )
+        return lines
+
     def _check(self, arm: Arm, run: Run) -> None:
-        asked = styles.parse(run.results.get("settings", {}).get("style", styles.INSTRUCTIONS))
-        if asked != styles.parse(arm.style):
-            raise FlanError(f"{arm.name}: {run.output_dir} was asked in the style {asked.name}, not {arm.style}.")
         for dataset, figures in run.datasets.items():
             if figures["status"] != arm.status:
                 raise FlanError(
@@ -178,15 +201,31 @@ class Results:
             raise FlanError(f"{arm.name}: {invalid[0]['dataset']} has no result: {invalid[0]['reason']}")
 
     def _check_examples(self) -> None:
+        """Makes sure that all arms have the same datasets, as far as they are asked for them, and the same records."""
         counts: dict[str, dict[int, str]] = {}
-        for arm, runs in self._runs.items():
-            for run in runs:
-                for dataset, figures in run.datasets.items():
-                    counts.setdefault(dataset, {})[figures["examples"]] = arm
+        records: dict[str, dict[str, str]] = {}
+        for run in (run for runs in self._runs.values() for run in runs):
+            for dataset, figures in run.datasets.items():
+                counts.setdefault(dataset, {})[figures["examples"]] = run.name
+                records.setdefault(dataset, {})[groups.records_of(figures)] = run.name
+            for one in run.results["skipped"]:
+                if other := next((name for name in self.arms if self._has_any(name, one["dataset"])), None):
+                    raise FlanError(
+                        f"{one['dataset']} has a score in {other} and none in {run.name} ({one['reason']}): leave it "
+                        "out of DATASETS."
+                    )
         for dataset, found in counts.items():
             if len(found) > 1:
                 said = " and ".join(f"{count} in {arm}" for count, arm in found.items())
                 raise FlanError(f"{dataset} was scored on {said} test examples: a study compares the same ones.")
+            if len(records[dataset]) > 1:
+                raise FlanError(
+                    f"{dataset} was scored on other records in {' than in '.join(records[dataset].values())}: a study "
+                    "compares the same ones. Give another STUDY_DIR."
+                )
+
+    def _has_any(self, arm: str, dataset: str) -> bool:
+        return any(dataset in run.datasets for run in self._runs[arm])
 
     # ------------------------------------------------------------------------------------------------------ figures
 
@@ -262,7 +301,7 @@ class Results:
     def together(self, arm: str) -> Run:
         """The runs of an arm's seeds as one."""
         runs = self._runs[arm]
-        return runs[0] if len(runs) == 1 else finished.as_one(arm, runs)
+        return runs[0] if len(runs) == 1 else groups.as_one(arm, runs)
 
     def _difference(self, beside: str, run: Run, datasets: Sequence[str], name: str) -> Difference:
         key = (beside, run.name)
@@ -279,6 +318,12 @@ class Results:
         if missing := [dataset for dataset in datasets if dataset not in comparison.datasets]:
             raise FlanError(f"{missing[0]} has no predictions at hand in {beside} or {run.name}: run the study again.")
         found = [comparison.datasets[dataset] for dataset in datasets]
+        for dataset, difference in zip(datasets, found, strict=True):
+            if difference.examples != (of := run.datasets[dataset]["examples"]):
+                raise FlanError(
+                    f"{beside} and {run.name} share {difference.examples} of {of} records of {dataset}: a study "
+                    "compares the same ones. Give another STUDY_DIR."
+                )
         return found[0] if len(found) == 1 else comparisons.of_cluster(found)
 
 

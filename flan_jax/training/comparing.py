@@ -122,7 +122,8 @@ def _same_start(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
     """
     if "random" in old and "random" in new:
         return True
-    names = ("manifest", "step", "optimizer_state", "map")
+    names = ["manifest", "step", "optimizer_state", "map"]
+    names += ["weights"] if "weights" in old and "weights" in new else []  # runs of earlier versions lack it
     return old.get("manifest") is not None and all(old.get(name) == new.get(name) for name in names)
 
 

@@ -157,7 +157,8 @@ def resolve(
         and saved.start.get("checkpoint") == str(initial_checkpoint_path)
         and taken.step in (None, saved.start.get("step"))
     ):
-        kept = {name: saved.start.get(name) for name in ("checkpoint", "step", "manifest")}
+        names = ("checkpoint", "step", "manifest", "weights")
+        kept = {name: saved.start[name] for name in names if name in saved.start}
         manifest, start = Manifest.load(model_dir), kept | taken.described()
         tokenizer = manifest.load_vocabulary(model_dir)
     else:
@@ -166,6 +167,7 @@ def resolve(
         if initial_checkpoint_path:
             step = starting.step_of(initial_checkpoint_path, taken)
             start = {"checkpoint": str(initial_checkpoint_path), "step": step, "manifest": manifest.digest()}
+            start |= {"weights": weights} if (weights := adapters.weights(initial_checkpoint_path, step)) else {}
             start |= taken.described()
             if taken.map is not None:
                 manifest = dataclasses.replace(manifest, model=model.to_dict())

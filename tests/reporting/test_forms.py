@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from flan_jax import reporting
-from flan_jax.reporting import details, forms, runs
+from flan_jax.reporting import details, forms, groups
 
 
 def with_dev(run, dataset, dev):
@@ -95,7 +95,7 @@ def test_groups_are_pairs_too(make_run):
     names = [("a text", "2_shots"), ("b text", "2_shots"), ("a letters", "lettered_options_2_shots")]
     names.append(("b letters", "lettered_options_2_shots"))
     four = [make_run(name, {"rte": 1.0}, style=style, seed=n) for n, (name, style) in enumerate(names)]
-    some = runs.grouped(four, {"text": ["a text", "b text"], "letters": ["a letters", "b letters"]})
+    some = groups.grouped(four, {"text": ["a text", "b text"], "letters": ["a letters", "b letters"]})
     ((text, letters),) = forms.pairs(some)
     (form,) = forms.forms(text, letters)
     each = [[t["dev"] for t in run.results["datasets"]["rte"]["templates"]] for run in four]

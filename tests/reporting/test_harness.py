@@ -1,5 +1,6 @@
 """Logs that lm-evaluation-harness itself wrote, of small tasks over local files."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -358,9 +359,15 @@ def test_a_group_says_what_its_runs_do_not_share(log, logs):
     folder, results, _ = log
     _ours_instead(results)
     runs = [reporting.load_run("base", logs[2]), reporting.load_run("x", folder), reporting.load_run("y", logs[1])]
+    with pytest.raises(FlanError, match="runs of models whose tuning is tuned and nobody says what it was tuned on"):
+        reporting.grouped(runs, {"g": ["x", "y"]})
+    tuned = {"status": "tuned", "datasets": ["trec"], "clusters": ["miscellaneous"]}
+    runs[2] = dataclasses.replace(runs[2], results={**runs[2].results, "tuning": tuned})
+    for run in runs[1:]:
+        next(iter(run.results["datasets"].values()))["label"] = "zero-shot, unknown"
     group = reporting.grouped(runs, {"g": ["x", "y"]})
     text = reporting.markdown(group, reporting.gather(group))
-    assert "x: tuned; its tuning mixtures held sentiment; y: nobody says what it was tuned on" in text
+    assert "x: tuned; its tuning mixtures held sentiment; y: tuned; its tuning mixtures held miscellaneous" in text
     assert "joined by eos or what is not known" in text
 
 

@@ -10,7 +10,7 @@ from flan_jax import reporting
 from flan_jax.errors import FlanError
 from flan_jax.evaluation.clusters import members
 from flan_jax.json_lines import bound_lines, read_lines
-from flan_jax.reporting import details, runs, tables
+from flan_jax.reporting import details, groups, runs, tables
 from flan_jax.reporting.notes import notes
 
 # ---------------------------------------------------------------------------------------------- results on the disk
@@ -203,12 +203,12 @@ def test_a_group_is_of_the_same_examples_and_of_one_program(make_run, tmp_path):
     """A mean over 8 and 60 examples is of neither."""
     few, many = make_run("few", {"rte": 0.0, "cb": 0.0}, count=20), make_run("many", {"rte": 0.0, "cb": 0.0})
     few.results["datasets"]["cb"]["examples"] = many.results["datasets"]["cb"]["examples"]  # as if it were of as many
-    group = runs.as_one("both", [few, many])
+    group = groups.as_one("both", [few, many])
     assert list(group.datasets) == ["cb"]
     assert group.results["skipped"] == [{"dataset": "rte", "reason": "its runs have 20 and 40 examples"}]
     other = dataclasses.replace(many, results={**many.results, "harness": "lm-evaluation-harness 0.4.9"})
     with pytest.raises(FlanError, match="group both has runs of FLAN-JAX and lm-evaluation-harness 0.4.9"):
-        runs.as_one("both", [few, other])
+        groups.as_one("both", [few, other])
 
 
 @pytest.mark.parametrize(
@@ -230,9 +230,47 @@ def test_a_group_is_of_the_same_records(seeds):
     for i, run in enumerate(seeds[1:]):
         run.results["datasets"]["rte"]["data"] = {"test": {"records": 60, "digest": f"d{i // 2}"}}
         run.results["datasets"]["cb"]["data"] = {"test": {"records": 60, "digest": "same"}}
-    group = runs.as_one("tuned", seeds[1:])
+    group = groups.as_one("tuned", seeds[1:])
     assert list(group.datasets) == ["cb"]
     assert {"dataset": "rte", "reason": "its runs have other records"} in group.results["skipped"]
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda r: r["datasets"]["rte"]["templates"].pop(), "its runs were asked with other templates"),
+        (
+            lambda r: r["datasets"]["rte"]["templates"][0].update(input="{premise} So {hypothesis}?"),
+            "its runs were asked with other templates",
+        ),
+        (lambda r: r["settings"].update(max_new_tokens=4), "its runs have max_new_tokens None and 4"),
+        (
+            lambda r: r["datasets"]["rte"].update(label="zero-shot, seen", status="seen"),
+            "its runs are zero-shot, held out and zero-shot, seen",
+        ),
+    ],
+)
+def test_a_group_is_asked_alike(seeds, change, why):
+    """Means over other templates, limits and labels were shown, and no word said so."""
+    change(seeds[2].results)
+    seeds[2].__dict__.pop("datasets", None)
+    group = groups.as_one("tuned", seeds[1:])
+    assert "rte" not in group.datasets
+    assert {"dataset": "rte", "reason": why} in group.results["skipped"]
+
+
+def test_a_group_is_of_models_of_its_own(seeds, tmp_path):
+    """Three copies of one seed had a mean of 27.3 ± 0.0."""
+    for run in seeds[1:]:
+        run.results["weights"] = "73b03d557e6f910b"
+    with pytest.raises(FlanError, match="tuned seed 0 and tuned seed 1, which are the same model with the same seed"):
+        groups.as_one("tuned", seeds[1:])
+    for number, run in enumerate(seeds[1:]):
+        run.results["settings"]["seed"] = number  # of exemplars
+    assert groups.as_one("tuned", seeds[1:]).datasets
+    seeds[0].results["tuning"] = {"status": "untuned", "datasets": [], "clusters": []}
+    with pytest.raises(FlanError, match="whose tuning is untuned and tuned"):
+        groups.as_one("all", seeds)
 
 
 def test_a_group_keeps_what_each_checkpoint_was_tuned_on(seeds):
@@ -242,7 +280,7 @@ def test_a_group_keeps_what_each_checkpoint_was_tuned_on(seeds):
     for number, run in enumerate(seeds[1:]):
         run.results["tuning"] = {"status": "each cluster by a checkpoint of its own", "datasets": [], "clusters": []}
         run.results["tunings"] = {f"{c} {number}": tuning for c, tuning in tuned.items()}
-    text = "\n".join(notes([runs.as_one("tuned", seeds[1:])], reporting.gather([runs.as_one("tuned", seeds[1:])])))
+    text = "\n".join(notes([groups.as_one("tuned", seeds[1:])], reporting.gather([groups.as_one("tuned", seeds[1:])])))
     for number in range(3):
         assert f"tuned seed {number}: nli {number}: tuned; its tuning mixtures held nli" in text
 
@@ -263,7 +301,7 @@ def test_counts_are_of_the_runs_that_have_them(seeds):
     for run in seeds[1:]:
         run.results["datasets"]["rte"]["templates"][0]["copies"] = 2
     del seeds[1].results["datasets"]["rte"]["templates"][0]["copies"]
-    shown = runs.grouped(seeds, {"tuned": ["tuned seed *"]})
+    shown = groups.grouped(seeds, {"tuned": ["tuned seed *"]})
     assert "copies" not in shown[1].figures("rte")["templates"][0]
     text = "\n".join(notes(seeds, reporting.gather(seeds)))
     assert "tuned seed 1 has answers that are the given words and no others: 2 of 60 of rte" in text
@@ -491,7 +529,7 @@ def seeds(make_run):
 
 
 def test_a_group_is_mean_and_spread_over_its_runs(seeds):
-    shown = runs.grouped(seeds, {"tuned": ["tuned seed *"]})
+    shown = groups.grouped(seeds, {"tuned": ["tuned seed *"]})
     assert [run.name for run in shown] == ["untuned", "tuned"] and len(shown[1].members) == 3
     each = [run.figures("rte")["mean"] for run in seeds[1:]]
     figures = shown[1].figures("rte")
@@ -517,7 +555,7 @@ def test_a_group_says_what_its_runs_say(seeds):
         rte["overlap"] = overlap | {"seen": (3, 7, 0)[i]}
         rte["skipped_examples"] = i
         rte["templates"][0] |= {"cut_prompts": 2, "unfinished": 5, "undefined": ["macro_f1"][: i % 2]}
-    shown = runs.grouped(seeds, {"tuned": ["tuned seed *"]})
+    shown = groups.grouped(seeds, {"tuned": ["tuned seed *"]})
     figures = shown[1].figures("rte")
     assert (figures["overlap"]["seen"], figures["overlap"]["checked"], figures["skipped_examples"]) == (7, True, 2)
     assert figures["metric_versions"] == seeds[1].figures("rte")["metric_versions"]
@@ -526,7 +564,7 @@ def test_a_group_says_what_its_runs_say(seeds):
     assert "6 prompts shortened" in text and "15 of 180 of rte" in text and "macro_f1 of rte is undefined" in text
     seeds[1].results["datasets"]["rte"]["overlap"] = None
     del seeds[1].__dict__["datasets"]
-    figures = runs.grouped(seeds, {"tuned": ["tuned seed *"]})[1].figures("rte")
+    figures = groups.grouped(seeds, {"tuned": ["tuned seed *"]})[1].figures("rte")
     assert figures["overlap"]["seen"] == 7 and figures["overlap"]["reason"] == "not checked: not all of the runs say"
 
 
@@ -536,7 +574,7 @@ def test_a_group_has_the_mean_of_every_way_to_score(seeds):
         run.results["datasets"]["rte"]["shots"] = {"wanted": 5, "mean": 1.0 + number, "without": number, "of": 60}
         if number == 1:
             del run.results["datasets"]["cb"]["mean_per_byte"]
-    shown = runs.grouped(seeds, {"tuned": ["tuned seed *"]})
+    shown = groups.grouped(seeds, {"tuned": ["tuned seed *"]})
     figures, each = shown[1].figures("rte"), [run.figures("rte") for run in seeds[1:]]
     for name in ("mean_per_token", "mean_per_byte", "mean_per_character"):
         assert figures[name] == pytest.approx(np.mean([one[name] for one in each]))
@@ -580,21 +618,21 @@ def test_the_binary_takes_groups(seeds, tmp_path, capsys):
 
 def test_a_group_leaves_out_what_not_all_have(seeds, make_run):
     more = make_run("tuned seed 9", {"rte": 1.0, "snli": 1.0}, count=60)
-    one = runs.as_one("tuned", [*seeds[1:], more])
+    one = groups.as_one("tuned", [*seeds[1:], more])
     assert set(one.datasets) == {"rte"}
     assert {s["dataset"]: s["reason"] for s in one.results["skipped"]} == {
         "cb": "not in tuned seed 9",
         "snli": "not in tuned seed 0, tuned seed 1, tuned seed 2",
     }
     few = make_run("few", {"rte": 1.0}, style="5_shots")
-    with pytest.raises(FlanError, match="group tuned has runs of the styles instructions, 5_shots"):
-        runs.as_one("tuned", [seeds[1], few])
+    with pytest.raises(FlanError, match="group tuned has runs of the styles instructions and 5_shots"):
+        groups.as_one("tuned", [seeds[1], few])
 
 
 def test_a_group_without_predictions(seeds):
     for run in seeds[1:]:
         shutil.rmtree(run.output_dir / "predictions")
-    shown = runs.grouped(seeds, {"tuned": ["tuned seed *"]})
+    shown = groups.grouped(seeds, {"tuned": ["tuned seed *"]})
     found = reporting.gather(shown)
     assert found.unusable["tuned"]["rte"] == "no predictions at hand" and found.worst == {}
     reporting.page(shown, found)

@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 
 from flan_jax import study
+from flan_jax.checkpoint.manifest import UNTUNED, Manifest
+from flan_jax.configuration import model_config
+from flan_jax.data.vocabularies import ByteTokenizer
 from flan_jax.errors import FlanError
 from flan_jax.studies import kinds, records
-from flan_jax.studies.commands import EVAL, PREPARE, TRAIN, Step
+from flan_jax.studies.commands import CONVERT, EVAL, PREPARE, TRAIN, Step
 
 AGAIN = ["python", "-m", "flan_jax.study"]
 STEP = Step("train-any-1", TRAIN, ("-m", "flan_jax.train", "--gin.TRAIN_STEPS=2"), "out", "checkpoints/2", slots=100)
@@ -30,6 +33,9 @@ def written(step):
     if step.job == EVAL:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("{}")
+    elif step.job == CONVERT:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Manifest.create(model_config("tiny"), ByteTokenizer(), UNTUNED).save(path.parent)
     else:
         path.mkdir(parents=True, exist_ok=True)
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,12 @@ import pytest
 from scipy import stats
 from written_evaluations import write_run
 
+from flan_jax.checkpoint import adapters
 from flan_jax.errors import FlanError
-from flan_jax.evaluation import labels
+from flan_jax.evaluation import evaluator, labels
 from flan_jax.reporting.comparisons import TOO_FEW, Difference
 from flan_jax.reporting.statistics import Interval
-from flan_jax.studies import results
+from flan_jax.studies import outcomes, results
 from flan_jax.studies.commands import Commands
 from flan_jax.studies.means import MEAN, Group, Means
 from flan_jax.studies.plan import Arm, Tuning, held_out_mixture
@@ -38,10 +40,24 @@ def write(commands, arm, more=0.0, skills=None, seed=0, **options):
     """Evaluations of an arm, each seed's of its own predictions."""
     arm = next(one for one in commands.arms if one.name == arm)
     better = {name: skill + more for name, skill in (skills or SKILLS).items()}
-    folders = [Path(commands.output_of(one)) for one in arm.evaluations(commands.settings)]
-    for number, folder in enumerate(folders):
+    each = arm.evaluations(commands.settings)
+    folders = [Path(commands.output_of(one)) for one in each]
+    for number, (folder, evaluation) in enumerate(zip(folders, each, strict=True)):
         write_run(folder.parent, folder.name, better, seed=seed + number, **({"style": arm.style} | options))
+        rewrite(folder, lambda found, of=evaluation: as_asked(found, of))
     return folders
+
+
+def as_asked(found, evaluation):
+    """Results as the evaluation writes them: with its settings, and all that it was asked for."""
+    style = found["settings"]["style"]
+    settings = evaluator.Settings(**{name.lower(): value for name, value in evaluation.macros.items()}, style=style)
+    found["settings"] = {**dataclasses.asdict(settings), "ways": []}
+    wanted = {record.name: record for record in evaluator.select([evaluation.dataset])}
+    for name, figures in found["datasets"].items():
+        figures["protocol"] = settings.protocol_of(wanted[name]).digest
+    left = [name for name in wanted if name not in found["datasets"]]
+    found["skipped"] = [{"dataset": name, "reason": "it is not in the data"} for name in left]
 
 
 def rewrite(folder, change):
@@ -139,14 +155,16 @@ def test_scores_of_no_known_status_are_refused(commands):
 def test_scores_of_another_style_are_refused(commands, style):
     write(commands, "untuned")
     write(commands, "tuned", style=style, templates=(0,))
-    with pytest.raises(FlanError, match=f"was asked in the style {style}, not instructions"):
+    with pytest.raises(FlanError, match=f"was asked in the style {style}, and instructions is wanted: run the study"):
         Results(commands)
 
 
 def test_scores_on_other_numbers_of_examples_are_refused(commands):
     write(commands, "untuned")
     write(commands, "tuned", count=39)
-    with pytest.raises(FlanError, match="40 in untuned and 39 in tuned test examples: a study compares the same ones"):
+    with pytest.raises(
+        FlanError, match="40 in untuned and 39 in tuned seed 1 test examples: a study compares the same ones"
+    ):
         Results(commands)
 
 
@@ -170,7 +188,80 @@ def test_an_evaluation_without_a_result_is_refused(commands):
 
 def test_a_missing_evaluation_is_refused(commands):
     write(commands, "untuned")
-    with pytest.raises(FlanError, match="no readable results"):
+    with pytest.raises(FlanError, match="has no readable results.json: run the study again"):
+        Results(commands)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda r: r["settings"].update(max_examples=77), "max_examples 77, and None is wanted"),
+        (lambda r: r["settings"].update(max_new_tokens=4), "max_new_tokens 4, and None is wanted"),
+        (lambda r: r["settings"].pop("joint"), "joint None, and auto is wanted"),
+        (lambda r: r.update(settings=None), "does not say how it was asked"),
+        (lambda r: r["datasets"]["cb"].update(protocol="other"), "asked cb by another protocol"),
+        (lambda r: r["datasets"].pop("cb"), "is of anli_r1,"),
+        (lambda r: r["datasets"].update(sst2=r["datasets"]["cb"]), "is of .*sst2.* is wanted"),
+        (lambda r: r.update(skipped=[]), "is of cb, rte, and anli_r1"),
+        (lambda r: r.update(datasets={"rte": 1}), "has datasets without names"),
+        (lambda r: r.update(datasets=[]), "has no results in results.json"),
+    ],
+)
+def test_a_folder_that_holds_something_else_is_refused(commands, change, why):
+    """Seeds were copied over each other: a gain of 7.5 with a spread of 0.0, and no word."""
+    write(commands, "untuned")
+    folders = write(commands, "tuned")
+    step = next(one for one in commands.steps if one.output == str(folders[1]))
+    assert outcomes.problem(commands, step) == ""
+    rewrite(folders[1], change)
+    assert re.search(why, outcomes.problem(commands, step))
+    with pytest.raises(FlanError, match=f"tuned: .*{why}.*: run the study again"):
+        Results(commands)
+
+
+def test_results_of_other_weights_are_refused(commands, monkeypatch):
+    """Of a model that was replaced in its place, or of another seed's folder."""
+    untuned, tuned = write(commands, "untuned"), write(commands, "tuned")
+    place = Path(commands.checkpoint("tiny"))
+    (place / "checkpoints" / "0").mkdir(parents=True)
+    monkeypatch.setattr(adapters, "weights", lambda folder, step, which: f"{Path(folder).name} {step} {which}")
+    steps = {one.output: one for one in commands.steps}
+    assert outcomes.problem(commands, steps[str(untuned[0])]) == f"is of other weights than those in {place}"
+    rewrite(untuned[0], lambda found: found.update(weights="tiny 0 params"))
+    assert outcomes.problem(commands, steps[str(untuned[0])]) == ""
+    assert outcomes.problem(commands, steps[str(tuned[0])]) == ""  # its model is not there any more
+
+
+def test_scores_of_other_records_are_refused(commands):
+    write(commands, "untuned")
+    for number, folder in enumerate([*write(commands, "tuned"), Path(commands.output_of(untuned_of(commands)))]):
+        data = {"test": {"records": 40, "digest": f"d{number}"}}
+        rewrite(folder, lambda found, data=data: found["datasets"]["rte"].update(data=data))
+    with pytest.raises(FlanError, match="rte was scored on other records in .* a study compares the same ones"):
+        Results(commands)
+
+
+def untuned_of(commands):
+    return commands.arms[0].evaluations(commands.settings)[0]
+
+
+def test_records_that_are_only_in_part_the_same_are_refused(commands):
+    """As many of them, and a gain over 24 was shown as one over 40."""
+    write(commands, "untuned")
+    for folder in write(commands, "tuned"):
+        for path in (folder / "predictions" / "rte").glob("*.jsonl"):
+            path.write_text(path.read_text().replace('"hash": "000000000000001', '"hash": "f00000000000001'))
+    with pytest.raises(FlanError, match="share 24 of 40 records of rte"):
+        Results(commands).gains("tuned", ["untuned"], "nli")
+
+
+@pytest.mark.parametrize("text", [None, "", '{"key": "k"}\n'])
+def test_predictions_that_are_gone_are_named_with_what_helps(commands, text):
+    write(commands, "untuned")
+    (folder, _) = write(commands, "tuned")
+    for path in (folder / "predictions" / "rte").glob("*.jsonl"):
+        path.unlink() if text is None else path.write_text(text)
+    with pytest.raises(FlanError, match=f"of rte in {folder} .*: remove results.json there, and run the study again"):
         Results(commands)
 
 
@@ -183,10 +274,24 @@ def test_two_arms_of_one_name_are_refused(commands):
 # ----------------------------------------------------------------------------------------------- datasets that differ
 
 
+def test_what_one_arm_lacks_is_refused(commands):
+    """Where one seed had skipped a dataset, it was gone, and the mean over the others was a gain."""
+    write(commands, "untuned")
+    folders = write(commands, "tuned")
+
+    def without(found):
+        found["datasets"].pop("cb")
+        found["skipped"].append({"dataset": "cb", "reason": "no test example of cb can be used"})
+
+    rewrite(folders[1], without)
+    with pytest.raises(FlanError, match="cb has a score in untuned and none in tuned seed 1 .no test example of cb"):
+        Results(commands)
+
+
 def test_means_are_over_what_all_arms_have(commands):
-    """RTE alone, where the untuned model lacks CB: a mean of other datasets would not be a gain."""
-    write(commands, "untuned", skills={"rte": 0.3, "anli_r1": 0.2})
-    write(commands, "tuned", more=0.5, seed=5)
+    """RTE alone, which is all that the data have of the cluster."""
+    write(commands, "untuned", skills={"rte": 0.3})
+    write(commands, "tuned", skills={"rte": 0.8}, seed=5)
     found = Results(commands)
     assert found.shared("nli", ["tuned", "untuned"]) == ("rte",)
     groups = [Group(arm.name, {"nli": arm}) for arm in commands.arms]
@@ -196,8 +301,13 @@ def test_means_are_over_what_all_arms_have(commands):
 
 
 def test_arms_that_share_nothing_are_refused(commands):
-    write(commands, "untuned", skills={"sst2": 0.3})
-    write(commands, "tuned")
+    def nothing(found, of):
+        found["datasets"].clear()
+        as_asked(found, of)
+
+    for arm in commands.arms:
+        for folder, one in zip(write(commands, arm.name), arm.evaluations(commands.settings), strict=True):
+            rewrite(folder, lambda found, of=one: nothing(found, of))
     with pytest.raises(FlanError, match="the data have no dataset of nli that was scored for all"):
         Means(Results(commands), [Group(arm.name, {"nli": arm}) for arm in commands.arms])
 
@@ -216,6 +326,7 @@ def test_a_mean_of_clusters_is_that_of_their_means(commands):
     for number, evaluation in enumerate(untuned.evaluations(commands.settings)):
         folder = Path(commands.output_of(evaluation))
         write_run(folder.parent, folder.name, SKILLS if evaluation.dataset == "nli" else {"sst2": 0.2}, seed=number)
+        rewrite(folder, lambda found, of=evaluation: as_asked(found, of))
     write(commands, "tuned, without nli", more=0.5, seed=7)
     write(commands, "tuned, without sentiment", skills={"sst2": 1.0}, seed=9)
     groups = [

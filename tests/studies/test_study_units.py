@@ -5,6 +5,9 @@ import json
 import pytest
 
 from flan_jax import study
+from flan_jax.checkpoint.manifest import UNTUNED, Manifest
+from flan_jax.configuration import model_config
+from flan_jax.data.vocabularies import ByteTokenizer
 from flan_jax.launch import sweep
 from flan_jax.studies import records
 
@@ -14,7 +17,7 @@ def test_units_wait_for_no_step_that_is_done(settings_of, tmp_path, done):
     asked = settings_of("held_out_clusters", STUDY_DIR=str(tmp_path / "studies"))
     if done:
         (tmp_path / "studies/models/tiny").mkdir(parents=True)
-        (tmp_path / "studies/models/tiny/manifest.json").write_text("{}")
+        Manifest.create(model_config("tiny"), ByteTokenizer(), UNTUNED).save(tmp_path / "studies/models/tiny")
     study.run(asked, ["again"], units=str(tmp_path / "units.json"))
     units = json.loads((tmp_path / "units.json").read_text())["units"]
     assert [unit["name"].partition("-")[0] for unit in units] == [

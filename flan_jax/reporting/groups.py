@@ -1,0 +1,241 @@
+"""Groups of runs: the same evaluation of several models, such as the seeds of a tuning, shown as one run."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from flan_jax.data.examples import TEST
+from flan_jax.errors import FlanError
+from flan_jax.evaluation import clusters, labels
+from flan_jax.reporting.runs import Run, baseline, dataset_names, template_value, wording
+
+# Of a dataset's figures, what all runs of a group share.
+_SHARED = ("cluster", "paper_dataset", "metric", "headline_metric", "filter", "lower_is_better", "options_read")
+_COUNTS = ("cut_prompts", "unfinished", "copies")  # counts of a template's prompts
+LIMITS = ("max_input_tokens", "max_new_tokens")  # of the settings: what a prompt and an answer may be
+
+
+def grouped(runs: Sequence[Run], groups: Mapping[str, Sequence[str]]) -> list[Run]:
+    """The runs, with those of a group as one, in the place of its first run.
+
+    Args:
+      runs: single runs.
+      groups: names of runs, or patterns of names such as "tuned seed *", by the group's name.
+
+    Raises:
+      FlanError: a name that no run has, a run in two groups, or a group whose runs cannot be averaged.
+    """
+    names = [run.name for run in runs]
+    taken: dict[str, str] = {}
+    members: dict[str, list[Run]] = {}
+    for name, patterns in groups.items():
+        for pattern in patterns:
+            found = [n for n in names if n == pattern] or fnmatch.filter(names, pattern)
+            if not found:
+                raise FlanError(f"group {name}: there is no run {pattern!r}, but {', '.join(names)}.")
+            for one in found:
+                if taken.setdefault(one, name) != name:
+                    raise FlanError(f"run {one} is in the groups {taken[one]} and {name}: leave it out of one.")
+        members[name] = [run for run in runs if taken.get(run.name) == name]
+        if len(members[name]) < 2:
+            raise FlanError(f"group {name} has one run: a spread over runs needs two or more.")
+        folders = [run.output_dir.resolve() for run in members[name] if run.output_dir is not None]
+        if twice := next((folder for folder in folders if folders.count(folder) > 1), None):
+            raise FlanError(f"group {name} has {twice} twice: a spread over runs needs runs of their own.")
+    out: list[Run] = []
+    for run in runs:
+        name = taken.get(run.name)
+        if name is None:
+            out.append(run)
+        elif run is members[name][0]:
+            out.append(as_one(name, members[name]))
+    return out
+
+
+def as_one(name: str, members: Sequence[Run]) -> Run:
+    """Several runs as one: means over the runs. Standard deviations are over the runs, not over templates.
+
+    A dataset that some runs lack, or that they were not asked or scored alike, is left out and listed as skipped.
+
+    Raises:
+      FlanError: the runs have different styles, are of different programs, are of models that were tuned and that were
+        not, or two are of the same model with the same seed.
+    """
+    _refuse_unlike(name, members)
+    first = members[0]
+    datasets, skipped = {}, []
+    for dataset in dataset_names(members):
+        each = [run.figures(dataset) for run in members]
+        if not all(each):
+            lacking = ", ".join(run.name for run, f in zip(members, each, strict=True) if not f)
+            skipped.append({"dataset": dataset, "reason": f"not in {lacking}"})
+        elif why := _apart(members, each):
+            skipped.append({"dataset": dataset, "reason": f"its runs {why}"})
+        else:
+            datasets[dataset] = _averaged(each)
+    distinct = {run.results["checkpoint"] for run in members}
+    results = {
+        **{key: first.results[key] for key in ("settings", "joint", "separator", "harness") if key in first.results},
+        "checkpoint": distinct.pop() if len(distinct) == 1 else f"{len(members)} checkpoints",
+        "tuning": first.results.get("tuning", {}),
+        **_ways_of_tuning(members),
+        "runs": [run.name for run in members],
+        **({"split": first.results["split"]} if "split" in first.results else {}),
+        "datasets": datasets,
+        "skipped": skipped,
+        "invalid": [one for run in members for one in run.results.get("invalid", ())],
+        "clusters": clusters.cluster_means(datasets),
+    }
+    return Run(name, results, members=tuple(members))
+
+
+def _refuse_unlike(name: str, members: Sequence[Run]) -> None:
+    """Refuses runs of which no dataset could be averaged."""
+    for what, said in {
+        "of {}: group those of one program": [str(run.results.get("harness", "FLAN-JAX")) for run in members],
+        "of the styles {}: group those of one style": [run.style.name for run in members],
+        "of models whose tuning is {}: a mean of both says nothing of either": [
+            str((run.results.get("tuning") or {}).get("status") or "not recorded") for run in members
+        ],
+    }.items():
+        if len(distinct := dict.fromkeys(said)) > 1:
+            raise FlanError(f"group {name} has runs {what.format(' and '.join(distinct))}.")
+    seen: dict[str, str] = {}
+    for run in members:
+        if not run.results.get("weights"):  # of an earlier version, or of another program
+            continue
+        which = str([run.results["weights"], (run.results.get("settings") or {}).get("seed")])
+        if which in seen:
+            raise FlanError(
+                f"group {name} has {seen[which]} and {run.name}, which are the same model with the same seed: a spread "
+                "over runs needs runs of their own."
+            )
+        seen[which] = run.name
+
+
+def _apart(members: Sequence[Run], each: Sequence[Mapping[str, Any]]) -> str:
+    """Why the figures of a dataset cannot be averaged over runs; empty if they can."""
+    settings = [run.results.get("settings") or {} for run in members]
+    said: dict[str, list[str]] = {
+        "are measured by {}": [clusters.measured(f) for f in each],
+        "have answers filtered by {}": [str(f.get("filter") or "nothing") for f in each],
+        "have {} examples": [str(f["examples"]) for f in each],
+        "are {}": [str(f["label"]) for f in each],
+        **{f"have {limit} {{}}": [str(one.get(limit)) for one in settings] for limit in LIMITS},
+    }
+    for why, values in said.items():
+        if len(distinct := dict.fromkeys(values)) > 1:
+            return why.format(" and ".join(distinct))
+    if len({records_of(f) for f in each} - {""}) > 1:
+        return "have other records"
+    if len({str(sorted((t["template"], wording(t)) for t in f["templates"])) for f in each}) > 1:
+        return "were asked with other templates"
+    return ""
+
+
+def records_of(figures: Mapping[str, Any]) -> str:
+    """A digest of the test records of a dataset's figures; empty if results do not say it."""
+    data = figures.get("data")
+    of_test = data.get(TEST) if isinstance(data, Mapping) else None
+    return str(of_test.get("digest", "")) if isinstance(of_test, Mapping) else ""
+
+
+def _ways_of_tuning(members: Sequence[Run]) -> dict[str, Any]:
+    """What the runs of a group do not share of their tuning and joint."""
+    found: dict[str, Any] = {}
+    tunings: dict[str, Mapping[str, Any]] = {}
+    for run in members:
+        of_run = run.results.get("tunings") or {"": run.results.get("tuning") or {}}  # of each checkpoint, or of one
+        tunings |= {": ".join(filter(None, (run.name, name))): tuning for name, tuning in of_run.items()}
+    if len({str([one.get(key) for key in ("status", "clusters", "datasets")]) for one in tunings.values()}) > 1:
+        found["tunings"] = tunings
+    joints = dict.fromkeys(str(run.results.get("joint") or run.results.get("separator") or "") for run in members)
+    if len(joints) > 1:
+        found["joint"] = " or ".join(joint or "what is not known" for joint in joints)
+    return found
+
+
+def _averaged(each: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The figures of one dataset in several runs as one: means, and `std` over the runs."""
+
+    def average(values: Sequence[float | None]) -> float | None:
+        return None if any(v is None for v in values) else float(np.mean(values))
+
+    of_ways = _ways_averaged(each)
+    by_number = [{t["template"]: t for t in figures["templates"]} for figures in each]
+    templates = []
+    for number in sorted({n for listed in by_number for n in listed}):
+        found = [listed[number] for listed in by_number if number in listed]
+        if len(found) < len(each) or len({wording(t) for t in found}) > 1:
+            continue
+        ways_of = ("sum", *(key.removeprefix("mean_") for key in of_ways if key.startswith("mean_")))
+        templates.append(
+            {**{k: found[0][k] for k in ("input", "target") if k in found[0]}, "template": number}
+            | {"value": average([template_value(t) for t in found]), "dev": average([t.get("dev") for t in found])}
+            | {way: average([t[way] for t in found]) for way in ways_of if all(way in t for t in found)}
+            | {key: sum(t[key] for t in found) for key in _COUNTS if all(key in t for t in found)}
+            | (
+                {"undefined": undefined}
+                if (undefined := sorted({m for t in found for m in t.get("undefined", ())}))
+                else {}
+            )
+        )
+    means = [figures["mean"] for figures in each]
+    shared = [m for m in each[0].get("metrics", {}) if all(m in figures.get("metrics", {}) for figures in each)]
+    versions = [figures.get("metric_versions", {}) for figures in each]
+    return {
+        **{k: each[0][k] for k in _SHARED if k in each[0]},
+        "label": labels.joint(figures["label"] for figures in each),
+        "examples": each[0]["examples"],
+        "mean": float(np.mean(means)),
+        "std": float(np.std(means, ddof=1)),
+        "runs": means,
+        "best_dev": average([figures.get("best_dev") for figures in each]),
+        "best_dev_template": None,
+        **{name: baseline(each, name) for name in clusters.BASELINES},  # of the same examples
+        "stderr": None,
+        **of_ways,
+        **({"shots": _shots_added(shots)} if all(shots := [figures.get("shots") for figures in each]) else {}),
+        "skipped_examples": max(figures.get("skipped_examples", 0) for figures in each),
+        "overlap": _overlaps_joined([figures.get("overlap") for figures in each]),
+        "metrics": {m: float(np.mean([figures["metrics"][m] for figures in each])) for m in shared},
+        "metric_versions": {m: v for m, v in versions[0].items() if all(of.get(m) == v for of in versions)},
+        "templates": templates,
+    }
+
+
+def _ways_averaged(each: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The figures of the ways to score that all runs have, and the way whose mean is best on dev."""
+    names = [name for name in each[0] if name.startswith("mean_") and all(name in figures for figures in each)]
+    found: dict[str, Any] = {name: float(np.mean([figures[name] for figures in each])) for name in names}
+    on_dev = [figures.get("dev_ways") for figures in each]
+    if names and all(on_dev):
+        shared = [way for way in on_dev[0] if all(way in of for of in on_dev)]
+        dev = {way: float(np.mean([of[way] for of in on_dev])) for way in shared}
+        found |= {"dev_ways": dev, "best_dev_way": max(dev, key=lambda way: dev[way])}
+    return found
+
+
+def _overlaps_joined(each: Sequence[Mapping[str, Any] | None]) -> dict[str, Any] | None:
+    """What the runs have seen of a dataset: the most that one of them has seen, and whether all were compared."""
+    found = [overlap for overlap in each if overlap]
+    if not found:
+        return None
+    most = max(found, key=lambda overlap: overlap.get("seen") or 0)
+    reasons = dict.fromkeys(reason for overlap in found if (reason := overlap.get("reason")))
+    if len(found) < len(each):
+        reasons["not checked: not all of the runs say"] = None
+    checked = not reasons and all(overlap.get("checked") for overlap in found)
+    kin = {name: how for overlap in found for name, how in (overlap.get("kin") or {}).items()}
+    return {**most, "checked": checked, "reason": "; ".join(reasons), "kin": kin}
+
+
+def _shots_added(each: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The exemplars of all runs' prompts together."""
+    prompts = sum(shots["of"] for shots in each)
+    mean = sum(shots["mean"] * shots["of"] for shots in each) / prompts
+    return {"wanted": each[0]["wanted"], "mean": mean, "without": sum(s["without"] for s in each), "of": prompts}
