@@ -79,6 +79,7 @@ def notes(runs: Sequence[Run], evidence: Evidence) -> list[str]:
         )
     for run in runs:
         found += _of_run(run, evidence)
+    found += _of_weights(runs)
     for comparison in evidence.comparisons:
         found += of_comparison(comparison, runs)
     return found
@@ -235,6 +236,19 @@ def _of_run(run: Run, evidence: Evidence) -> Iterable[str]:
         yield f"{run.name} has answers that are the given words and no others: {', '.join(copies)}."
     yield from (f"{run.name}: {line}" for line in _undefined(results["datasets"]))
     yield from (f"{run.name} skipped {line}" for line in skipped(results.get("skipped", ())))
+
+
+def _of_weights(runs: Sequence[Run]) -> Iterable[str]:
+    """Names runs of the same weights whose records of the tuning differ: one of the two is wrong."""
+    seen: dict[str, Run] = {}
+    for run in runs:
+        weights, said = str(run.results.get("weights") or ""), tuned_on(run.results.get("tuning") or {})
+        other = seen.setdefault(weights, run) if weights else run
+        if said != (before := tuned_on(other.results.get("tuning") or {})):
+            yield (
+                f"{other.name} and {run.name} are of the same weights, and their records of the tuning differ "
+                f"({before}; {said}): one of the two is wrong, and so may be its labels."
+            )
 
 
 def of_unusable(run: str, evidence: Evidence) -> Iterable[str]:

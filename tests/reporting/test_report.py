@@ -3,6 +3,8 @@ import dataclasses
 import json
 import re
 import shutil
+import subprocess
+import sys
 import xml.etree.ElementTree as ElementTree
 
 import numpy as np
@@ -90,6 +92,42 @@ def test_clean_subsets(pair, tmp_path):
         path.write_text(text)
         with pytest.raises(FlanError, match="no contamination results of this version in"):
             reporting.gather(pair, path)
+
+
+def test_a_record_that_is_both_clean_and_not_is_not_clean(pair, tmp_path):
+    (run,) = pair[:1]
+    hashes = [{"hash": one} for one in reporting.gather([run]).values[run.name]["rte"].hashes]
+    both = {"datasets": {"rte": {"test": {"clean": hashes, "dirty": hashes[:7]}}}}
+    (tmp_path / "both.json").write_text(json.dumps(both))
+    assert reporting.gather([run], tmp_path / "both.json").clean[run.name]["rte"]["clean"] == len(hashes) - 7
+    (tmp_path / "none.json").write_text(json.dumps({"datasets": {"piqa": both["datasets"]["rte"]}}))
+    with pytest.raises(FlanError, match="has piqa, and nothing that these runs have"):
+        reporting.gather([run], tmp_path / "none.json")
+
+
+@pytest.mark.parametrize("suffix", ["md", "json", "html"])
+def test_of_three_files_all_are_written_or_none(pair, tmp_path, suffix):
+    """A new report.md stood beside an old report.json."""
+    out = tmp_path / "out"
+    for one in ("md", "json", "html"):
+        (out / f"report.{one}").mkdir(parents=True) if one == suffix else None
+    with pytest.raises(FlanError, match=f"report.{suffix}: it is a folder"):
+        reporting.write(pair, out)
+    assert [path.name for path in out.iterdir()] == [f"report.{suffix}"]
+
+
+def test_a_closed_output_ends_no_report(pair, tmp_path):
+    runs = [f"{run.name}={run.output_dir}" for run in pair]
+    command = [sys.executable, "-m", "flan_jax.report", "--runs", *runs, f"--output={tmp_path / 'out'}"]
+    done = subprocess.run(["sh", "-c", '"$@" >&-', "sh", *command], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "") and (tmp_path / "out" / "report.html").exists()
+
+
+def test_a_break_in_a_name_makes_no_heading(pair):
+    pair[0].results["checkpoint"] = "a model\n# A heading"
+    pair[0].results["skipped"] = [{"dataset": "cb", "reason": "why\n## not"}]
+    text = reporting.markdown(pair, reporting.gather(pair))
+    assert "a model # A heading" in text and "\n# A heading" not in text and "\n## not" not in text
 
 
 def test_without_predictions_only_the_results_are_shown(pair, tmp_path):

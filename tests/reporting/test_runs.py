@@ -317,6 +317,28 @@ def test_a_baseline_is_of_any_run_that_has_it(make_run):
     assert row["random"] == f"{100 * new.results['datasets']['rte']['random']:.1f}" and "majority" in table.head
 
 
+def test_baselines_that_differ_have_no_column(make_run):
+    """Of four options and of two, guessing had the first run's 25.0 for both."""
+    four, two = make_run("four", {"rte": 0.0}), make_run("two", {"rte": 1.0})
+    four.results["datasets"]["rte"]["random"] = 0.25
+    table = tables.results_table([four, two], reporting.gather([four, two]))
+    row = dict(zip(table.head, next(row for row in table.rows if row[0] == "rte"), strict=True))
+    assert row.get("random", "-") in ("-", "–", "") and row["majority"]
+    text = "\n".join(notes([four, two], reporting.gather([four, two])))
+    assert "stand here alone: random of rte (25.0 in four, 50.0 in two)" in text
+
+
+def test_other_limits_are_said(make_run):
+    """Answers of 4 tokens and of 64 were compared with a verdict."""
+    short, long = make_run("short", {"rte": 0.0}), make_run("long", {"rte": 1.0})
+    for run, most in ((short, 4), (long, 64)):
+        run.results["settings"]["max_new_tokens"] = most
+    text = "\n".join(notes([short, long], reporting.gather([short, long])))
+    assert "long beside short: asked with max_new_tokens 4 and 64. There the difference is of model and limit" in text
+    long.results["settings"]["max_new_tokens"] = 4
+    assert "asked with max_new" not in "\n".join(notes([short, long], reporting.gather([short, long])))
+
+
 @pytest.mark.parametrize("below", ["", "reports"])
 def test_the_report_of_another_run_is_not_replaced(make_run, capsys, below):
     run, other = make_run("tuned", {"rte": 1.0}), make_run("other", {"rte": 1.0})
@@ -410,6 +432,85 @@ def test_predictions_that_were_edited_give_no_values(make_run):
     path.write_text(path.read_text().replace('"answer": 1', '"answer": 0', 1))
     found = reporting.gather([reporting.load_run("tuned", run.output_dir)])
     assert found.unusable["tuned"]["rte"] == "test_t1.jsonl cannot be read: it was cut off or changed"
+
+
+def test_predictions_without_the_digest_that_they_need_give_no_values(make_run):
+    """With it removed nothing was checked, though today's results bind it."""
+    run = make_run("tuned", {"rte": 1.0})
+    for number in (t["template"] for t in run.results["datasets"]["rte"]["templates"]):
+        _change(run, lambda r, n=number: r["datasets"]["rte"]["templates"][n].update(key="k"))
+    found = reporting.gather([reporting.load_run("tuned", run.output_dir)])
+    assert found.unusable["tuned"]["rte"] == "test_t0.jsonl lacks the digest of its lines"
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"dataset": "cb"}, "test_t1.jsonl line 2 is of dataset cb"),
+        ({"split": "dev"}, "test_t1.jsonl line 2 is of split dev"),
+        ({"template": 4}, "test_t1.jsonl line 2 is of template 4"),
+        ({"hash": "ffffffffffffffff"}, "its templates have 39 of 40 examples in common"),
+    ],
+)
+def test_predictions_of_something_else_give_no_values(make_run, change, why):
+    run = make_run("tuned", {"rte": 1.0})
+    path = run.output_dir / "predictions" / "rte" / "test_t1.jsonl"
+    header, first, *rest = read_lines(path)
+    path.write_text(bound_lines(header, [first | change, *rest], "lines"))
+    found = reporting.gather([reporting.load_run("tuned", run.output_dir)])
+    assert found.unusable["tuned"]["rte"] == why
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"score": None}, "has a score that is no share"),
+        ({"score": 50.3}, "has a score that is no share"),
+        ({"prompt": None}, "has a prompt that is no text"),
+        ({"prediction": 7}, "has a prediction that is no text"),
+    ],
+)
+def test_lines_that_cannot_be_are_named(make_run, change, why):
+    run = make_run("tuned", {"rte": 1.0})
+    path = run.output_dir / "predictions" / "rte" / "test_t1.jsonl"
+    header, first, *rest = read_lines(path)
+    path.write_text(bound_lines(header, [first | change, *rest], "lines"))
+    with pytest.raises(FlanError, match=f"test_t1.jsonl line 2 {why}: run python -m flan_jax.eval again"):
+        runs.predictions(run, "rte")
+
+
+def test_metrics_that_their_templates_do_not_have_are_named(make_run):
+    run = make_run("tuned", {"rte": 1.0})
+
+    def edited(results):
+        figures = results["datasets"]["rte"]
+        figures["metrics"] = {"em": 99.0}
+        for t in figures["templates"]:
+            t["metrics"] = {"em": 15.0}
+
+    _change(run, edited)
+    with pytest.raises(FlanError, match="rte has em 99.0000, and templates whose mean is 15.0000; it was edited"):
+        runs.load_run("tuned", run.output_dir)
+
+
+def test_two_records_of_one_models_tuning_are_named(make_run):
+    first, second = make_run("untuned", {"rte": 0.0}), make_run("tuned", {"rte": 1.0})
+    for run in (first, second):
+        run.results["weights"] = "73b03d557e6f910b"
+    assert "same weights" not in "\n".join(notes([first, second], reporting.gather([first, second])))
+    first.results["tuning"] = {"status": "declared untuned", "datasets": [], "clusters": []}
+    text = "\n".join(notes([first, second], reporting.gather([first, second])))
+    assert (
+        "untuned and tuned are of the same weights, and their records of the tuning differ (declared untuned;" in text
+    )
+
+
+@pytest.mark.parametrize("value", [None, []])
+def test_settings_that_are_none_are_named(make_run, value):
+    run = make_run("tuned", {"rte": 1.0})
+    _change(run, lambda r: r.update(settings=value))
+    with pytest.raises(FlanError, match="has settings that are no names with values"):
+        runs.load_run("tuned", run.output_dir)
 
 
 def _cut(path, size):

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,6 +27,26 @@ def test_template_robustness(run_study):
     assert list(found["datasets"]) == ["cb"] and len(one["untuned"]["values"]) == len(one["tuned"]["values"]) > 5
     assert one["tuned"]["std"] >= 0 and found["clusters"]["nli"]["verdict"] == "fewer than 6 datasets"
     assert drawn(folder, "templates_nli") and "cb" in (folder / "study.md").read_text()
+
+
+@pytest.mark.slow
+def test_what_lies_in_a_folder_and_is_not_its_own_is_made_again(run_study, settings_of, capsys):
+    """Results of one model, copied over another's, passed for its own; so did those of a model that was lost."""
+    found, folder = run_study("template_robustness")
+    commands = template_robustness.plan(settings_of("template_robustness"))
+    untuned, tuned = (
+        Path(commands.output_of(one)) for arm in commands.arms for one in arm.evaluations(commands.settings)
+    )
+    shutil.copytree(untuned, tuned, dirs_exist_ok=True)
+    capsys.readouterr()
+    again, _ = run_study("template_robustness")
+    said = capsys.readouterr().out
+    assert f"{tuned} is of other weights than those in" in said and "It is evaluated again." in said
+    assert again["datasets"] == found["datasets"]
+    (model,) = (folder.parent / "tuned").iterdir()
+    shutil.rmtree(model)
+    again, _ = run_study("template_robustness")  # tuned to the same weights: nothing is evaluated
+    assert again["datasets"] == found["datasets"] and "evaluated again" not in capsys.readouterr().out
 
 
 @pytest.mark.slow

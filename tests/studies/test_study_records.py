@@ -110,6 +110,7 @@ def test_an_evaluation_whose_results_are_damaged_is_not_done(tmp_path, text):
         {"argv": None},
         {"argv": "--gin.DATASETS=('nli',)"},
         {"argv": [1]},
+        {"seconds": 1e308},
     ],
 )
 @pytest.mark.parametrize("job", [TRAIN, EVAL, PREPARE])
@@ -151,6 +152,15 @@ def test_changed_arguments_are_not_taken_as_done(tmp_path, settings_of, changed)
     of_tuned = {step.name for step in steps(**changed) if step.job == TRAIN or "seed" in step.name}
     assert left >= of_tuned - (set() if "EVAL" not in changed else of_tuned - evaluations)
     assert (evaluations <= left) == ("EVAL" in changed or "MODELS" in changed)  # those of the untuned model too
+
+
+def test_a_folder_that_does_not_say_its_data_is_refused(tmp_path):
+    """With data.json gone, other data passed for what everything had been made from."""
+    records.check_data(tmp_path, "samples")
+    records.keep(tmp_path, STEP, 1.0)
+    (tmp_path / "data.json").unlink()
+    with pytest.raises(FlanError, match="has steps of studies, and no data.json, which says what DATA they are of"):
+        records.check_data(tmp_path, "tfds")
 
 
 def test_other_data_are_refused(tmp_path, settings_of):
