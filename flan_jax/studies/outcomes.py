@@ -83,9 +83,17 @@ def _problem_of_datasets(evaluation: Evaluation, results: Mapping[str, Any]) -> 
         return f"is of {', '.join(sorted(there)) or 'no dataset'}, and {', '.join(sorted(wanted))} is wanted"
     settings = _settings(evaluation)
     for name, figures in results["datasets"].items():
-        if figures.get("protocol") != settings.protocol_of(wanted[name]).digest:
+        protocol = settings.protocol_of(wanted[name])
+        if figures.get("protocol") != protocol.digest:
             return f"asked {name} by another protocol"
+        if _templates(figures) != list(protocol.forward):
+            return f"has not the templates of {name} that were to be asked"
     return ""
+
+
+def _templates(figures: Mapping[str, Any]) -> list[Any]:
+    listed = figures.get("templates")
+    return [t.get("template") for t in listed if isinstance(t, Mapping)] if isinstance(listed, list) else []
 
 
 def _problem_of_weights(commands: Commands, evaluation: Evaluation, results: Mapping[str, Any]) -> str:

@@ -97,18 +97,19 @@ def test_scores_follow_from_the_predictions(commands):
 
 def test_gains_follow_from_the_predictions(commands):
     """Of the mean over seeds, beside the untuned model, with an interval as wide as a paired one of all examples."""
-    (untuned,) = write(commands, "untuned", templates=(0,), count=200)
-    seeds = write(commands, "tuned", more=0.8, seed=5, templates=(0,), count=200)
+    (untuned,) = write(commands, "untuned", count=200)
+    seeds = write(commands, "tuned", more=0.8, seed=5, count=200)
     found = Results(commands)
     whole, each = found.gains("tuned", ["untuned"], "nli")
     assert [gain.name for gain in each] == ["cb", "rte"]
     for gain in each:
         differences_SxE = [
-            accuracy_TxE(folder, gain.name)[0] - accuracy_TxE(untuned, gain.name)[0] * 1.0 for folder in seeds
+            accuracy_TxE(folder, gain.name).mean(0) - accuracy_TxE(untuned, gain.name).mean(0) for folder in seeds
         ]
         assert gain.value == pytest.approx(np.mean(differences_SxE))
         assert gain.of_seeds == pytest.approx(np.mean(differences_SxE, 1))
-        (alone,) = corrected([gain])
+        over_examples = dataclasses.replace(gain.difference, over_templates=None)
+        (alone,) = corrected([dataclasses.replace(gain, difference=over_examples)])
         width = 1.96 * np.mean(differences_SxE, 0).std(ddof=1) / np.sqrt(200)
         assert alone.interval == pytest.approx((gain.value - width, gain.value + width), rel=0.15)
     assert whole.value == pytest.approx(np.mean([gain.value for gain in each]))
@@ -201,6 +202,8 @@ def test_a_missing_evaluation_is_refused(commands):
         (lambda r: r.update(settings=None), "does not say how it was asked"),
         (lambda r: r["datasets"]["cb"].update(protocol="other"), "asked cb by another protocol"),
         (lambda r: r["datasets"].pop("cb"), "is of anli_r1,"),
+        (lambda r: r["datasets"]["cb"]["templates"].pop(), "has not the templates of cb that were to be asked"),
+        (lambda r: r["datasets"]["cb"].update(templates=7), "has not the templates of cb"),
         (lambda r: r["datasets"].update(sst2=r["datasets"]["cb"]), "is of .*sst2.* is wanted"),
         (lambda r: r.update(skipped=[]), "is of cb, rte, and anli_r1"),
         (lambda r: r.update(datasets={"rte": 1}), "has datasets without names"),
