@@ -64,7 +64,10 @@ def from_json(text: str | bytes) -> Any:
       >>> from_json('{"accuracy": 0.5}')
       {'accuracy': 0.5}
     """
-    return json.loads(text, parse_constant=_no_result, parse_float=_finite_result)
+    try:
+        return json.loads(text, parse_constant=_no_result, parse_float=_finite_result)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def _no_result(text: str) -> Any:

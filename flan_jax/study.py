@@ -131,6 +131,7 @@ def run(
             )
         taken |= set(by_name)
         left = _left(commands, say)  # a model that had to be tuned again may be another one
+    outcomes.check_starts(commands)  # a model may have been converted again
     shown = kind.show(commands)
     paths = document.write(
         settings.folder / kind.name, kind.name, kind.question, kind.source, commands, shown, list(again)

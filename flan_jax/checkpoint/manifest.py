@@ -91,7 +91,7 @@ class Manifest:
                 f"no checkpoint at {model_dir}: manifest.json is missing; "
                 "make one with python -m flan_jax.convert or python -m flan_jax.train."
             ) from error
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise FlanError(f"{path} is broken ({error}); restore it or convert the checkpoint again.") from error
         if not is_whole:
             raise FlanError(

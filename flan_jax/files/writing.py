@@ -77,7 +77,7 @@ def whole_file(path: AnyPath, mode: str = "w") -> Iterator[IO[Any]]:
                 with path.open(mode, encoding=encoding) as file:
                     yield file
                 return
-            place = path.resolve() if path.is_symlink() else path  # a link stays a link
+            place = _target(path)
             temporary = place.with_name(f".{place.name[:60]}.{os.getpid()}")  # a name may have 255 bytes
             place.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open(mode, encoding=encoding) as file:
@@ -87,6 +87,18 @@ def whole_file(path: AnyPath, mode: str = "w") -> Iterator[IO[Any]]:
         if temporary is not None:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
+
+
+def _target(path: Path) -> Path:
+    """What is replaced: a link stays a link.
+
+    Raises:
+      FlanError: a link that leads to itself.
+    """
+    try:
+        return path.resolve() if path.is_symlink() else path
+    except RuntimeError as error:  # Python 3.12 and earlier; later ones resolve to the link itself
+        raise FlanError(f"cannot write {path}: it is a link that leads to itself; remove it.") from error
 
 
 def write_atomic(path: AnyPath, text: str) -> None:

@@ -193,7 +193,11 @@ def write(
         twice = next(name for name in names if names.count(name) > 1)
         raise FlanError(f"there is a group and a run of the name {twice}: give the group another.")
     if not any(run.datasets for run in runs):
-        raise FlanError(f"there is nothing to report: {', '.join(names)} have no dataset with a result.")
+        left = skipped(one for run in runs for one in run.results.get("skipped", ()))
+        raise FlanError(
+            f"there is nothing to report: {', '.join(names)} have no dataset with a result"
+            f"{' (' + '; '.join(left) + ')' if left else ''}."
+        )
     evidence = gather(runs, contamination)
     contents = {
         "md": markdown(runs, evidence),

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from flan_jax import catalog, protocol
 from flan_jax.data.examples import TEST
 from flan_jax.errors import FlanError
 from flan_jax.evaluation import clusters, labels
@@ -16,7 +17,6 @@ from flan_jax.reporting.runs import Run, baseline, dataset_names, template_value
 # Of a dataset's figures, what all runs of a group share.
 _SHARED = ("cluster", "paper_dataset", "metric", "headline_metric", "filter", "lower_is_better", "options_read")
 _COUNTS = ("cut_prompts", "unfinished", "copies")  # counts of a template's prompts
-LIMITS = ("max_input_tokens", "max_new_tokens")  # of the settings: what a prompt and an answer may be
 
 
 def grouped(runs: Sequence[Run], groups: Mapping[str, Sequence[str]]) -> list[Run]:
@@ -73,7 +73,7 @@ def as_one(name: str, members: Sequence[Run]) -> Run:
         if not all(each):
             lacking = ", ".join(run.name for run, f in zip(members, each, strict=True) if not f)
             skipped.append({"dataset": dataset, "reason": f"not in {lacking}"})
-        elif why := _apart(members, each):
+        elif why := _apart(members, each, dataset):
             skipped.append({"dataset": dataset, "reason": f"its runs {why}"})
         else:
             datasets[dataset] = _averaged(each)
@@ -104,28 +104,46 @@ def _refuse_unlike(name: str, members: Sequence[Run]) -> None:
     }.items():
         if len(distinct := dict.fromkeys(said)) > 1:
             raise FlanError(f"group {name} has runs {what.format(' and '.join(distinct))}.")
-    seen: dict[str, str] = {}
-    for run in members:
-        if not run.results.get("weights"):  # of an earlier version, or of another program
-            continue
-        which = str([run.results["weights"], (run.results.get("settings") or {}).get("seed")])
-        if which in seen:
+    for number, run in enumerate(members):
+        if same := next((other.name for other in members[:number] if _are_one(other, run)), None):
             raise FlanError(
-                f"group {name} has {seen[which]} and {run.name}, which are the same model with the same seed: a spread "
-                "over runs needs runs of their own."
+                f"group {name} has {same} and {run.name}, which are the same model, asked the same: a spread over runs "
+                "needs runs of their own."
             )
-        seen[which] = run.name
 
 
-def _apart(members: Sequence[Run], each: Sequence[Mapping[str, Any]]) -> str:
+def _are_one(a: Run, b: Run) -> bool:
+    """Whether two runs are one model that was asked the same twice, or copies of one log."""
+    if a.lines is not None or b.lines is not None:
+        return a.lines == b.lines
+    if not a.results.get("weights") or a.results["weights"] != b.results.get("weights"):
+        return False  # earlier versions do not say it
+    seeds = [(run.results.get("settings") or {}).get("seed") for run in (a, b)]
+    return not a.style.draws or seeds[0] == seeds[1]
+
+
+def limits(run: Run, dataset: str) -> dict[str, str]:
+    """How long a prompt and an answer of a dataset might be in a run; of options, no answer is written."""
+    settings = run.results.get("settings") or {}
+    most_in, most_new = (settings.get(f"max_{what}_tokens") for what in ("input", "new"))
+    try:
+        asked = protocol.of(catalog.dataset(dataset), run.style).limited(most_in, max_new_tokens=most_new)
+    except FlanError:  # not in the catalog, or values that are no limits
+        return {"max_input_tokens": str(most_in), "max_new_tokens": str(most_new)}
+    return {"max_input_tokens": str(asked.max_input_tokens)} | (
+        {} if asked.ranked else {"max_new_tokens": str(asked.max_new_tokens)}
+    )
+
+
+def _apart(members: Sequence[Run], each: Sequence[Mapping[str, Any]], dataset: str) -> str:
     """Why the figures of a dataset cannot be averaged over runs; empty if they can."""
-    settings = [run.results.get("settings") or {} for run in members]
+    most = [limits(run, dataset) for run in members]
     said: dict[str, list[str]] = {
         "are measured by {}": [clusters.measured(f) for f in each],
         "have answers filtered by {}": [str(f.get("filter") or "nothing") for f in each],
         "have {} examples": [str(f["examples"]) for f in each],
         "are {}": [str(f["label"]) for f in each],
-        **{f"have {limit} {{}}": [str(one.get(limit)) for one in settings] for limit in LIMITS},
+        **{f"have {limit} {{}}": [one[limit] for one in most] for limit in most[0]},
     }
     for why, values in said.items():
         if len(distinct := dict.fromkeys(values)) > 1:
@@ -134,7 +152,18 @@ def _apart(members: Sequence[Run], each: Sequence[Mapping[str, Any]]) -> str:
         return "have other records"
     if len({str(sorted((t["template"], wording(t)) for t in f["templates"])) for f in each}) > 1:
         return "were asked with other templates"
+    if len({str(sorted(_shown(run, dataset))) for run in members if run.lines is not None}) > 1:
+        return "were asked in other words"
+    given = [str({**(run.results.get("settings") or {}), "seed": None, "computation": None}) for run in members]
+    if len(set(given)) == 1 and len({f["protocol"] for f in each if f.get("protocol")}) > 1:
+        return "were asked by other protocols"
     return ""
+
+
+def _shown(run: Run, dataset: str) -> list[tuple[str, str]]:
+    """What another program's log showed of each document, without exemplars where it says so."""
+    lines = [line for of in (run.lines or {}).get(dataset, {}).values() for line in of]
+    return [(str(line.get("hash")), str(line.get("asked", line.get("prompt")))) for line in lines]
 
 
 def records_of(figures: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from flan_jax.evaluation import clusters
 from flan_jax.reporting import forms
 from flan_jax.reporting.comparisons import Comparison, tests
 from flan_jax.reporting.evidence import NOT_AT_HAND, Evidence
-from flan_jax.reporting.groups import LIMITS
+from flan_jax.reporting.groups import limits
 from flan_jax.reporting.runs import SAME, Run, baseline, baselines, common, dataset_names, metric
 from flan_jax.reporting.statistics import LEVEL, MIN_PAIRS, PERMUTATIONS, REPLICATES
 from flan_jax.reporting.tables import cluster_title, percent
@@ -96,11 +96,16 @@ def of_comparison(comparison: Comparison, runs: Sequence[Run]) -> Iterable[str]:
             "difference is of model and wording together."
         )
     both = [set(run.datasets) for run in runs if run.name in (comparison.first, comparison.other)]
-    limits = [run.results.get("settings") or {} for run in runs if run.name in (comparison.first, comparison.other)]
-    for limit in LIMITS:
-        if len({one.get(limit) for one in limits}) > 1:
-            said = " and ".join(str(one.get(limit)) for one in limits)
-            yield f"{pair}: asked with {limit} {said}. There the difference is of model and limit together."
+    compared = [run for run in runs if run.name in (comparison.first, comparison.other)]
+    other_limits: dict[str, list[str]] = {}
+    for name in comparison.datasets:
+        first, *others = (limits(run, name) for run in compared)
+        for limit, most in first.items():
+            if any(one.get(limit) != most for one in others):
+                said = " and ".join([most, *(str(one.get(limit)) for one in others)])
+                other_limits.setdefault(f"{limit} {said}", []).append(name)
+    for said, names in other_limits.items():
+        yield f"{pair}: {', '.join(names)} asked with {said}. There the difference is of model and limit together."
     if not set.intersection(*both):
         yield f"{pair}: nothing is compared, as they have no dataset in common."
 
@@ -142,17 +147,18 @@ def _of_copying(runs: Sequence[Run]) -> Iterable[str]:
 
 
 def _of_baselines(runs: Sequence[Run]) -> Iterable[str]:
-    """Names baselines that differ between runs, which have no column then."""
+    """Names baselines that differ between runs, or those of a group, which have no column then."""
     found = []
+    single = [one for run in runs for one in run.members or (run,)]
     for name in dataset_names(runs):
-        of_runs = {run.name: figures for run in runs if (figures := run.figures(name))}
+        of_runs = {run.name: figures for run in single if (figures := run.figures(name))}
         for key in clusters.BASELINES:
             there = baselines(of_runs.values(), key)
             if there and max(there) - min(there) >= SAME:
                 said = [f"{percent(f[key])} in {run}" for run, f in of_runs.items() if f.get(key) is not None]
                 found.append(f"{key} of {name} ({', '.join(said)})")
     if found:
-        yield f"Baselines that differ between runs, whose examples differ, stand here alone: {'; '.join(found)}."
+        yield f"Baselines that differ between runs stand here alone: {'; '.join(found)}."
 
 
 def _of_certainty(evidence: Evidence) -> Iterable[str]:

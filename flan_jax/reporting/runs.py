@@ -202,7 +202,7 @@ def predictions(run: Run, dataset: str) -> dict[int, list[dict[str, Any]]]:
         return {}
     found: dict[int, Any] = {}
     split = run.results.get("split", TEST)
-    for template in figures["templates"]:
+    for template in sorted(figures["templates"], key=lambda t: t["template"]):
         path = run.output_dir / "predictions" / dataset / f"{split}_t{template['template']}.jsonl"
         try:
             header, *rows = read_lines(path)

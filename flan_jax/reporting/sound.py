@@ -254,8 +254,13 @@ def _problem_of_templates(figures: Mapping[str, Any]) -> str:
         return f"has a mean of {figures['mean']:.4f}, and templates whose mean is {statistics.fmean(values):.4f}"
     for name, value in figures.get("metrics", {}).items():
         each = [(t.get("metrics") or {}).get(name) for t in listed]
-        if all(map(is_number, each)) and abs(value - statistics.fmean(each)) > 100 * _ROUNDING:
-            return f"has {name} {value:.4f}, and templates whose mean is {statistics.fmean(each):.4f}"
+        if not any(t.get("metrics") for t in listed):  # of an earlier version
+            break
+        numbers = [one for one in each if one is not None and is_number(one)]
+        if len(numbers) < len(each):
+            return f"has {name} {value:.4f}, and templates without it"
+        if abs(value - statistics.fmean(numbers)) > 100 * _ROUNDING:
+            return f"has {name} {value:.4f}, and templates whose mean is {statistics.fmean(numbers):.4f}"
     by_number = {t["template"]: v for t, v in zip(listed, values, strict=True)}
     if (chosen := figures.get("best_dev_template")) is not None and chosen not in list(by_number):
         return f"has template {str(chosen)[:40]!r} as the best on dev, which it has not"

@@ -95,7 +95,7 @@ def write(
         )
         + "\n",
     }
-    texts = {}
+    texts: dict[AnyPath, str] = {}
     for file_name, value in shown.files.items():
         paths[file_name] = folder / file_name
         texts[paths[file_name]] = to_json(value, indent=1, what=file_name) + "\n"

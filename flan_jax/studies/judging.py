@@ -17,6 +17,7 @@ from flan_jax.reporting import comparisons, groups
 from flan_jax.reporting import runs as finished
 from flan_jax.reporting.evidence import gather
 from flan_jax.reporting.runs import Run
+from flan_jax.studies import outcomes
 from flan_jax.studies.commands import Commands
 from flan_jax.studies.plan import Tuning
 from flan_jax.studies.results import Gain
@@ -85,8 +86,16 @@ def judged(commands: Commands, name: str, tunings: Sequence[Tuning]) -> Judged:
 
 
 def _run(commands: Commands, name: str, tuning: Tuning) -> Run:
-    folder = commands.model_dir(tuning) / FOLDER / f"step_{commands.resolved(tuning).macros['TRAIN_STEPS']}"
-    run = finished.load_run(f"{name} seed {tuning.seed}", folder, DEV)
+    model, step = commands.model_dir(tuning), commands.resolved(tuning).macros["TRAIN_STEPS"]
+    folder = model / FOLDER / f"step_{step}"
+    again = f"remove {model}, and run the study again, which tunes it anew"
+    try:
+        run = finished.load_run(f"{name} seed {tuning.seed}", folder, DEV)
+    except FlanError as error:
+        raise FlanError(f"{name}: {str(error).partition(': run python')[0]}: {again}.") from error
+    weights = outcomes.weights(model, step)
+    if weights is not None and run.results.get("weights") != weights:
+        raise FlanError(f"{name}: {folder} is of other weights than those in {model}: {again}.")
     of_loss = run.results.get("dev_loss", {}).get("datasets", {})
     found = {dataset: figures["status"] for dataset, figures in [*of_loss.items(), *run.datasets.items()]}
     for dataset, status in found.items():

@@ -13,19 +13,20 @@ from typing import Any
 
 from flan_jax import configuration, styles
 from flan_jax.checkpoint import adapters, choosing
-from flan_jax.checkpoint.manifest import Manifest
+from flan_jax.checkpoint.manifest import TUNED, UNTUNED
 from flan_jax.errors import FlanError
 from flan_jax.evaluation import evaluator
 from flan_jax.evaluation.figures import FILES
 from flan_jax.files import AnyPath
 from flan_jax.gin_files import EVALUATION
-from flan_jax.json_lines import from_json
+from flan_jax.reporting import runs as finished
 from flan_jax.studies.commands import Commands, Step
 from flan_jax.studies.plan import Evaluation
 from flan_jax.training.run import Run
+from flan_jax.values import WEIGHTS
 
 _RESULTS = FILES["test"]
-_ASKED = ("max_examples", "max_dev_examples", "max_input_tokens", "max_new_tokens", "joint", "ways")
+_ASKED = ("max_examples", "max_dev_examples", "max_input_tokens", "max_new_tokens", "joint", "ways", "seed")
 
 
 def problem(commands: Commands, step: Step) -> str:
@@ -41,13 +42,13 @@ def problem(commands: Commands, step: Step) -> str:
 
 def problem_of_evaluation(commands: Commands, evaluation: Evaluation) -> str:
     """Why the results in an evaluation's folder are not the ones that are wanted; empty if they are."""
-    path = commands.output_of(evaluation) / _RESULTS
+    folder = commands.output_of(evaluation)
+    if not (folder / _RESULTS).exists():
+        return f"has no {_RESULTS}"
     try:
-        results = from_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return f"has no readable {_RESULTS}"
-    if not isinstance(results, Mapping) or not isinstance(results.get("datasets"), Mapping):
-        return f"has no results in {_RESULTS}"
+        results = finished.load_run(evaluation.dataset, folder).results
+    except FlanError as error:
+        return f"has results that cannot be used ({str(error).partition('; it was')[0].partition(': run python')[0]})"
     return (
         _problem_of_settings(evaluation, results)
         or _problem_of_datasets(evaluation, results)
@@ -56,18 +57,13 @@ def problem_of_evaluation(commands: Commands, evaluation: Evaluation) -> str:
 
 
 def _problem_of_settings(evaluation: Evaluation, results: Mapping[str, Any]) -> str:
-    settings, wanted = results.get("settings"), _settings(evaluation)
-    if not isinstance(settings, Mapping):
-        return "does not say how it was asked"
+    settings, wanted = results.get("settings", {}), _settings(evaluation)
     for name in _ASKED:
         own = getattr(wanted, name)
         own = list(own) if isinstance(own, tuple) else own
         if settings.get(name) != own:
             return f"was asked with {name} {settings.get(name)}, and {own} is wanted"
-    try:
-        style = styles.parse(settings.get("style"))
-    except (FlanError, TypeError, AttributeError):
-        return "does not say its style"
+    style = styles.parse(settings.get("style", styles.INSTRUCTIONS))
     if style != styles.parse(evaluation.style):
         return f"was asked in the style {style.name}, and {evaluation.style} is wanted"
     return ""
@@ -75,10 +71,8 @@ def _problem_of_settings(evaluation: Evaluation, results: Mapping[str, Any]) -> 
 
 def _problem_of_datasets(evaluation: Evaluation, results: Mapping[str, Any]) -> str:
     wanted = {record.name: record for record in evaluator.select([evaluation.dataset])}
-    without = [*(results.get("skipped") or ()), *(results.get("invalid") or ())]
-    if not all(isinstance(one, Mapping) for one in (*without, *results["datasets"].values())):
-        return "has datasets without names"
-    there = {*results["datasets"], *(str(one.get("dataset")) for one in without)}
+    without = [*results.get("skipped", ()), *results.get("invalid", ())]
+    there = {*results["datasets"], *(one["dataset"] for one in without)}
     if there != set(wanted):
         return f"is of {', '.join(sorted(there)) or 'no dataset'}, and {', '.join(sorted(wanted))} is wanted"
     settings = _settings(evaluation)
@@ -86,27 +80,33 @@ def _problem_of_datasets(evaluation: Evaluation, results: Mapping[str, Any]) -> 
         protocol = settings.protocol_of(wanted[name])
         if figures.get("protocol") != protocol.digest:
             return f"asked {name} by another protocol"
-        if _templates(figures) != list(protocol.forward):
+        if sorted(t["template"] for t in figures["templates"]) != sorted(protocol.forward):
             return f"has not the templates of {name} that were to be asked"
     return ""
-
-
-def _templates(figures: Mapping[str, Any]) -> list[Any]:
-    listed = figures.get("templates")
-    return [t.get("template") for t in listed if isinstance(t, Mapping)] if isinstance(listed, list) else []
 
 
 def _problem_of_weights(commands: Commands, evaluation: Evaluation, results: Mapping[str, Any]) -> str:
     tuning, macros = evaluation.tuning, _macros(_key(evaluation))
     folder = commands.checkpoint(evaluation.model) if tuning is None else commands.model_dir(tuning)
+    if not results["checkpoint"].startswith(f"{folder.name} step "):
+        return f"is of {results['checkpoint']}, and {folder.name} is wanted"
+    status, wanted = results.get("tuning", {}).get("status"), UNTUNED if tuning is None else TUNED
+    if status != wanted:
+        return f"is of a model that is {status} by its record, and {wanted} is wanted"
     saved = choosing.steps(folder) if (folder / "checkpoints").exists() else []
     step = saved[-1] if saved and macros["STEP"] is None else macros["STEP"]
-    if step not in saved:  # the model is not there any more
-        return ""
-    weights = adapters.weights(folder, step, macros["PARAMETERS"])
-    if weights is not None and results.get("weights") != weights:
+    digest = weights(folder, step, macros["PARAMETERS"]) if step in saved else None
+    if digest is not None and results.get("weights") != digest:
         return f"is of other weights than those in {folder}"
     return ""
+
+
+def weights(folder: AnyPath, step: int, which: str = WEIGHTS[0]) -> str | None:
+    """The digest of a step's weights; None if they are not there any more, or of an earlier version."""
+    try:
+        return adapters.weights(folder, step, which)
+    except FlanError:
+        return None
 
 
 def check_starts(commands: Commands) -> None:
@@ -118,31 +118,23 @@ def check_starts(commands: Commands) -> None:
     for tuning in commands.tunings:
         folder = commands.model_dir(tuning)
         start = commands.checkpoint(tuning.model) if tuning.start is None else commands.model_dir(tuning.start)
-        if not (folder / "checkpoints").exists() or not (start / "manifest.json").exists():
+        if not all((one / "checkpoints").exists() for one in (folder, start)) or (run := Run.load(folder)) is None:
             continue
-        run = Run.load(folder)
-        if run is not None and (other := _other_start(run.start, start)):
+        step, begun = run.start.get("step"), run.start.get("weights")  # runs of earlier versions do not say it
+        if begun is not None and step in choosing.steps(start) and weights(start, step) not in (None, begun):
             raise FlanError(
-                f"{folder} was tuned from another model than {start} is now ({other}): put that model back, or give "
-                "another STUDY_DIR."
+                f"{folder} was tuned from other weights than {start} has now: put that model back, or give another "
+                "STUDY_DIR."
             )
-
-
-def _other_start(begun: Mapping[str, Any], start: AnyPath) -> str:
-    if begun.get("manifest") not in (None, Manifest.load(start).digest()):
-        return "its manifest differs"
-    step, weights = begun.get("step"), begun.get("weights")  # runs of earlier versions do not say their weights
-    if weights is None or step not in choosing.steps(start):
-        return ""
-    return "" if adapters.weights(start, step) in (None, weights) else "its weights differ"
 
 
 def _settings(evaluation: Evaluation) -> evaluator.Settings:
     """What an evaluation is to be asked with; its computation is chosen where it runs."""
     macros = _macros(_key(evaluation))
-    given = {name: macros[name.upper()] for name in _ASKED if name != "ways"}
+    given = {name: macros[name.upper()] for name in _ASKED if name not in ("ways", "seed")}
     ways = macros["WAYS"] or ()
-    return evaluator.Settings(**given, ways=(ways,) if isinstance(ways, str) else tuple(ways), style=evaluation.style)
+    given |= {"ways": (ways,) if isinstance(ways, str) else tuple(ways), "seed": macros["SEEDS"][0]}
+    return evaluator.Settings(**given, style=evaluation.style)
 
 
 def _key(evaluation: Evaluation) -> str:

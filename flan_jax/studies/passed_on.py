@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flan_jax import configuration, macro_checks, macros
+from flan_jax.errors import FlanError
 from flan_jax.gin_files import EVALUATION, TRAINING
 from flan_jax.training import optimizers, resolving
 from flan_jax.training.hooks import loading
@@ -56,7 +57,10 @@ def check_evaluation(given: Mapping[str, Any]) -> None:
     Raises:
       FlanError: two of them do not fit.
     """
-    _check_together(configuration.set_in(EVALUATION) | dict(given), "evaluate")
+    found = configuration.set_in(EVALUATION) | dict(given)
+    _check_together(found, "evaluate")
+    if len(found["SEEDS"]) > 1:
+        raise FlanError(f"EVAL has SEEDS {found['SEEDS']}: an evaluation of a study has one seed.")
 
 
 def _check_together(found: Mapping[str, Any], *functions: str) -> None:

@@ -60,20 +60,11 @@ def is_done(folder: AnyPath, step: Step) -> bool:
     """Whether a step was taken with these arguments, and what it wrote is still there.
 
     A conversion that was taken elsewhere, by a launcher for example, is done too: it is there as a whole or not at all,
-    and is not taken twice. Trainings and evaluations see by themselves that nothing of them is left. An evaluation
-    whose results cannot be read is not done: the step writes them anew, from what it has kept of each dataset.
+    and is not taken twice. Trainings and evaluations see by themselves that nothing of them is left. What an evaluation
+    has written is looked at in `outcomes`.
     """
-    path = user_path(step.output) / step.done
-    there = path.exists() and (step.job != EVAL or _is_object(path))
+    there = (user_path(step.output) / step.done).exists()
     return there and (step.job == CONVERT or _kept(folder, step) is not None)
-
-
-def _is_object(path: AnyPath) -> bool:
-    """Whether a file is a whole JSON object."""
-    try:
-        return isinstance(from_json(path.read_text(encoding="utf-8")), dict)
-    except (OSError, ValueError):
-        return False
 
 
 def begin(folder: AnyPath, step: Step) -> None:
@@ -94,7 +85,8 @@ def begin(folder: AnyPath, step: Step) -> None:
 
 def _outputs(argv: Any) -> list[str]:
     """The arguments that name what a step writes."""
-    return [one for one in argv or () if isinstance(one, str) and one.startswith(_OF_OUTPUT)]
+    listed = argv if isinstance(argv, list | tuple) else ()
+    return [one for one in listed if isinstance(one, str) and one.startswith(_OF_OUTPUT)]
 
 
 def keep(folder: AnyPath, step: Step, seconds: float | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import statistics
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from typing import Any
 
 from flan_jax.errors import FlanError
 from flan_jax.evaluation import clusters
+from flan_jax.files import AnyPath
 from flan_jax.reporting import comparisons, groups
 from flan_jax.reporting import runs as finished
 from flan_jax.reporting.comparisons import Difference
@@ -143,6 +145,7 @@ class Results:
             raise FlanError("a study has two arms of one name.")
         self._settings = commands.settings
         self._runs: dict[str, list[Run]] = {}
+        self._folders: dict[tuple[str, str], list[AnyPath]] = collections.defaultdict(list)
         for arm in commands.arms:
             found = [self._load(commands, arm, number) for number in range(max(1, len(arm.tunings)))]
             self._runs[arm.name] = found
@@ -164,6 +167,16 @@ class Results:
         loaded = [finished.load_run(name, commands.output_of(one)) for one in each]
         for run in loaded:
             self._check(arm, run)
+        for what in ("weights", "joint"):
+            if len(distinct := dict.fromkeys(str(run.results.get(what)) for run in loaded)) > 1:
+                folders = ", ".join(str(run.output_dir) for run in loaded)
+                raise FlanError(
+                    f"{name}: its {what} are {' and '.join(distinct)}, and should be one: remove {folders}, and run "
+                    "the study again."
+                )
+        for run in loaded:
+            for dataset in run.results["datasets"]:
+                self._folders[arm.name, dataset].append(run.output_dir)
         datasets = {dataset: figures for run in loaded for dataset, figures in run.results["datasets"].items()}
         whole = {**loaded[0].results, "datasets": datasets, "clusters": {}}
         whole["invalid"] = [one for run in loaded for one in run.results.get("invalid", ())]
@@ -207,7 +220,8 @@ class Results:
         for run in (run for runs in self._runs.values() for run in runs):
             for dataset, figures in run.datasets.items():
                 counts.setdefault(dataset, {})[figures["examples"]] = run.name
-                records.setdefault(dataset, {})[groups.records_of(figures)] = run.name
+                if digest := groups.records_of(figures):  # results of the first versions do not say it
+                    records.setdefault(dataset, {})[digest] = run.name
             for one in run.results["skipped"]:
                 if other := next((name for name in self.arms if self._has_any(name, one["dataset"])), None):
                     raise FlanError(
@@ -218,11 +232,14 @@ class Results:
             if len(found) > 1:
                 said = " and ".join(f"{count} in {arm}" for count, arm in found.items())
                 raise FlanError(f"{dataset} was scored on {said} test examples: a study compares the same ones.")
-            if len(records[dataset]) > 1:
+            if len(records.get(dataset, {})) > 1:
                 raise FlanError(
                     f"{dataset} was scored on other records in {' than in '.join(records[dataset].values())}: a study "
                     "compares the same ones. Give another STUDY_DIR."
                 )
+
+    def _places(self, arms: Sequence[str], dataset: str) -> str:
+        return ", ".join(dict.fromkeys(str(one) for arm in arms for one in self._folders[arm, dataset]))
 
     def _has_any(self, arm: str, dataset: str) -> bool:
         return any(dataset in run.datasets for run in self._runs[arm])
@@ -262,6 +279,11 @@ class Results:
     def shared(self, cluster: str, arms: Sequence[str]) -> tuple[str, ...]:
         """The datasets of a cluster's mean: the paper's, that all these arms have."""
         over = finished.common([run for arm in arms for run in self._runs[arm]])
+        if cluster in over and (other := over[cluster].other_metric):
+            raise FlanError(
+                f"{other[0]} is measured by different metrics, or versions of one: remove results.json in "
+                f"{self._places(arms, other[0])}, and run the study again."
+            )
         found = over[cluster].datasets if cluster in over else ()
         return tuple(dataset for dataset in found if all(self.has(arm, dataset) for arm in arms))
 
@@ -315,8 +337,14 @@ class Results:
                 raise FlanError(
                     f"{beside} and {run.name} cannot be compared on {dataset}: {comparison.apart[dataset]}."
                 )
-        if missing := [dataset for dataset in datasets if dataset not in comparison.datasets]:
-            raise FlanError(f"{missing[0]} has no predictions at hand in {beside} or {run.name}: run the study again.")
+        for dataset in datasets:
+            if dataset not in comparison.datasets:
+                unusable = self._pairs[key].unusable.values()
+                why = next((of[dataset] for of in unusable if dataset in of), "no predictions are at hand")
+                raise FlanError(
+                    f"{dataset} has no values of single examples in {beside} or {run.name} ({why}): remove "
+                    f"{self._places((beside, run.name), dataset)}, and run the study again."
+                )
         found = [comparison.datasets[dataset] for dataset in datasets]
         for dataset, difference in zip(datasets, found, strict=True):
             if difference.examples != (of := run.datasets[dataset]["examples"]):

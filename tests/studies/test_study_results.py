@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,9 @@ import pytest
 from scipy import stats
 from written_evaluations import write_run
 
+from flan_jax import catalog
 from flan_jax.checkpoint import adapters
+from flan_jax.checkpoint.manifest import UNTUNED
 from flan_jax.errors import FlanError
 from flan_jax.evaluation import evaluator, labels
 from flan_jax.reporting.comparisons import TOO_FEW, Difference
@@ -44,18 +47,23 @@ def write(commands, arm, more=0.0, skills=None, seed=0, **options):
     folders = [Path(commands.output_of(one)) for one in each]
     for number, (folder, evaluation) in enumerate(zip(folders, each, strict=True)):
         write_run(folder.parent, folder.name, better, seed=seed + number, **({"style": arm.style} | options))
-        rewrite(folder, lambda found, of=evaluation: as_asked(found, of))
+        rewrite(folder, lambda found, of=evaluation: as_asked(found, of, commands))
     return folders
 
 
-def as_asked(found, evaluation):
-    """Results as the evaluation writes them: with its settings, and all that it was asked for."""
+def as_asked(found, evaluation, commands):
+    """Results as the evaluation writes them: with its model, its settings, and all that it was asked for."""
+    tuning = evaluation.tuning
+    checkpoint = (commands.checkpoint(evaluation.model) if tuning is None else commands.model_dir(tuning)).name
     style = found["settings"]["style"]
     settings = evaluator.Settings(**{name.lower(): value for name, value in evaluation.macros.items()}, style=style)
     found["settings"] = {**dataclasses.asdict(settings), "ways": []}
     wanted = {record.name: record for record in evaluator.select([evaluation.dataset])}
     for name, figures in found["datasets"].items():
         figures["protocol"] = settings.protocol_of(wanted[name]).digest
+    if evaluation.tuning is None:
+        found["tuning"] = {"status": UNTUNED, "datasets": [], "clusters": []}
+    found["checkpoint"] = f"{checkpoint} step 2"
     left = [name for name in wanted if name not in found["datasets"]]
     found["skipped"] = [{"dataset": name, "reason": "it is not in the data"} for name in left]
 
@@ -189,7 +197,7 @@ def test_an_evaluation_without_a_result_is_refused(commands):
 
 def test_a_missing_evaluation_is_refused(commands):
     write(commands, "untuned")
-    with pytest.raises(FlanError, match="has no readable results.json: run the study again"):
+    with pytest.raises(FlanError, match="has no results.json: run the study again"):
         Results(commands)
 
 
@@ -199,15 +207,18 @@ def test_a_missing_evaluation_is_refused(commands):
         (lambda r: r["settings"].update(max_examples=77), "max_examples 77, and None is wanted"),
         (lambda r: r["settings"].update(max_new_tokens=4), "max_new_tokens 4, and None is wanted"),
         (lambda r: r["settings"].pop("joint"), "joint None, and auto is wanted"),
-        (lambda r: r.update(settings=None), "does not say how it was asked"),
+        (lambda r: r.update(settings=None), "cannot be used .*has settings that are no names with values"),
         (lambda r: r["datasets"]["cb"].update(protocol="other"), "asked cb by another protocol"),
         (lambda r: r["datasets"].pop("cb"), "is of anli_r1,"),
-        (lambda r: r["datasets"]["cb"]["templates"].pop(), "has not the templates of cb that were to be asked"),
-        (lambda r: r["datasets"]["cb"].update(templates=7), "has not the templates of cb"),
-        (lambda r: r["datasets"].update(sst2=r["datasets"]["cb"]), "is of .*sst2.* is wanted"),
+        (lambda r: r["datasets"]["cb"]["templates"].pop(), "cannot be used .*dataset cb has a standard deviation"),
+        (lambda r: r["datasets"]["cb"].update(templates=7), "dataset cb has no templates"),
+        (lambda r: r["datasets"].update(sst2=r["datasets"]["cb"]), "dataset sst2 has the cluster 'nli'"),
         (lambda r: r.update(skipped=[]), "is of cb, rte, and anli_r1"),
-        (lambda r: r.update(datasets={"rte": 1}), "has datasets without names"),
-        (lambda r: r.update(datasets=[]), "has no results in results.json"),
+        (lambda r: r.update(datasets={"rte": 1}), "dataset rte has no figures"),
+        (lambda r: r.update(datasets=[]), "holds no datasets by name"),
+        (lambda r: r.update(skipped=7), "has skipped datasets without a name"),
+        (lambda r: r.update(split="dev"), "has figures of dev examples, not of test"),
+        (lambda r: r["settings"].update(seed=5), "was asked with seed 5, and 0 is wanted"),
     ],
 )
 def test_a_folder_that_holds_something_else_is_refused(commands, change, why):
@@ -222,6 +233,22 @@ def test_a_folder_that_holds_something_else_is_refused(commands, change, why):
         Results(commands)
 
 
+def test_a_template_that_was_not_asked_is_missed(commands):
+    """Six of seven in one seed: a narrower interval, and a gain "for sure"."""
+    write(commands, "untuned")
+    write(commands, "tuned", templates=catalog.dataset("cb").forward_templates[1:])
+    with pytest.raises(FlanError, match="has not the templates of .* that were to be asked"):
+        Results(commands)
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"datasets": {', "[]", "null", '{"mean": NaN}', "\0\xff", "[" * 100_000])
+def test_results_that_are_damaged_are_made_again(commands, text):
+    (folder,) = write(commands, "untuned")
+    (folder / "results.json").write_text(text)
+    step = next(one for one in commands.steps if one.output == str(folder))
+    assert outcomes.problem(commands, step).startswith("has results that cannot be used (")
+
+
 def test_results_of_other_weights_are_refused(commands, monkeypatch):
     """Of a model that was replaced in its place, or of another seed's folder."""
     untuned, tuned = write(commands, "untuned"), write(commands, "tuned")
@@ -233,6 +260,13 @@ def test_results_of_other_weights_are_refused(commands, monkeypatch):
     rewrite(untuned[0], lambda found: found.update(weights="tiny 0 params"))
     assert outcomes.problem(commands, steps[str(untuned[0])]) == ""
     assert outcomes.problem(commands, steps[str(tuned[0])]) == ""  # its model is not there any more
+    shutil.copy(tuned[1] / "results.json", tuned[0] / "results.json")  # and still the results say whose they are
+    assert re.search(
+        "is of .*seed_1.* step 2, and .*seed_0.* is wanted", outcomes.problem(commands, steps[str(tuned[0])])
+    )
+    shutil.copy(untuned[0] / "results.json", tuned[0] / "results.json")
+    rewrite(tuned[0], lambda found: found.update(checkpoint=f"{commands.model_dir(commands.tunings[0]).name} step 2"))
+    assert "is of a model that is declared untuned by its record" in outcomes.problem(commands, steps[str(tuned[0])])
 
 
 def test_scores_of_other_records_are_refused(commands):
@@ -306,7 +340,7 @@ def test_means_are_over_what_all_arms_have(commands):
 def test_arms_that_share_nothing_are_refused(commands):
     def nothing(found, of):
         found["datasets"].clear()
-        as_asked(found, of)
+        as_asked(found, of, commands)
 
     for arm in commands.arms:
         for folder, one in zip(write(commands, arm.name), arm.evaluations(commands.settings), strict=True):
@@ -329,7 +363,7 @@ def test_a_mean_of_clusters_is_that_of_their_means(commands):
     for number, evaluation in enumerate(untuned.evaluations(commands.settings)):
         folder = Path(commands.output_of(evaluation))
         write_run(folder.parent, folder.name, SKILLS if evaluation.dataset == "nli" else {"sst2": 0.2}, seed=number)
-        rewrite(folder, lambda found, of=evaluation: as_asked(found, of))
+        rewrite(folder, lambda found, of=evaluation: as_asked(found, of, commands))
     write(commands, "tuned, without nli", more=0.5, seed=7)
     write(commands, "tuned, without sentiment", skills={"sst2": 1.0}, seed=9)
     groups = [
