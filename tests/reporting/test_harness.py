@@ -355,10 +355,30 @@ def test_one_log_twice_is_no_group(logs):
         reporting.grouped(runs, {"g": ["b", "c"]})
 
 
+def test_copies_of_a_log_and_logs_in_other_words_are_no_group(log, logs):
+    """58.3 ± 7.1 of two descriptions, and ± 0.0 of one log in two folders, and no word."""
+    folder, _, samples = log
+    runs = [reporting.load_run("a", logs[1]), reporting.load_run("b", folder)]
+    with pytest.raises(FlanError, match="a and b, which are the same model, asked the same"):
+        reporting.grouped(runs, {"g": ["a", "b"]})
+
+    def told(lines):
+        for line in lines:
+            for one in line["arguments"].values():
+                one["arg_0"] = "Answer as a pirate would. " + one["arg_0"]
+        return lines
+
+    _rewrite(samples, told)
+    runs[1] = reporting.load_run("b", folder)
+    (group,) = reporting.grouped(runs, {"g": ["a", "b"]})
+    left = {"dataset": "definite_pronoun_resolution", "reason": "its runs were asked in other words"}
+    assert list(group.datasets) == ["tiny_generation"] and left in group.results["skipped"]
+
+
 def test_a_group_says_what_its_runs_do_not_share(log, logs):
     folder, results, _ = log
     _ours_instead(results)
-    runs = [reporting.load_run("base", logs[2]), reporting.load_run("x", folder), reporting.load_run("y", logs[1])]
+    runs = [reporting.load_run("base", logs[1]), reporting.load_run("x", folder), reporting.load_run("y", logs[2])]
     with pytest.raises(FlanError, match="runs of models whose tuning is tuned and nobody says what it was tuned on"):
         reporting.grouped(runs, {"g": ["x", "y"]})
     tuned = {"status": "tuned", "datasets": ["trec"], "clusters": ["miscellaneous"]}

@@ -243,7 +243,7 @@ def test_a_group_is_of_the_same_records(seeds):
             lambda r: r["datasets"]["rte"]["templates"][0].update(input="{premise} So {hypothesis}?"),
             "its runs were asked with other templates",
         ),
-        (lambda r: r["settings"].update(max_new_tokens=4), "its runs have max_new_tokens None and 4"),
+        (lambda r: r["settings"].update(max_input_tokens=512), "its runs have max_input_tokens 1024 and 512"),
         (
             lambda r: r["datasets"]["rte"].update(label="zero-shot, seen", status="seen"),
             "its runs are zero-shot, held out and zero-shot, seen",
@@ -263,14 +263,21 @@ def test_a_group_is_of_models_of_its_own(seeds, tmp_path):
     """Three copies of one seed had a mean of 27.3 ± 0.0."""
     for run in seeds[1:]:
         run.results["weights"] = "73b03d557e6f910b"
-    with pytest.raises(FlanError, match="tuned seed 0 and tuned seed 1, which are the same model with the same seed"):
+    with pytest.raises(FlanError, match="tuned seed 0 and tuned seed 1, which are the same model, asked the same"):
         groups.as_one("tuned", seeds[1:])
     for number, run in enumerate(seeds[1:]):
-        run.results["settings"]["seed"] = number  # of exemplars
+        run.results["settings"]["seed"] = number
+    with pytest.raises(FlanError, match="the same model, asked the same"):  # nothing is drawn by the seed
+        groups.as_one("tuned", seeds[1:])
+    for run in seeds[1:]:
+        run.results["settings"]["style"] = "5_shots"
+        for figures in run.results["datasets"].values():
+            figures["label"] = "few-shot (5), held out"
+        run.__dict__.pop("datasets", None)
     assert groups.as_one("tuned", seeds[1:]).datasets
-    seeds[0].results["tuning"] = {"status": "untuned", "datasets": [], "clusters": []}
+    seeds[1].results["tuning"] = {"status": "untuned", "datasets": [], "clusters": []}
     with pytest.raises(FlanError, match="whose tuning is untuned and tuned"):
-        groups.as_one("all", seeds)
+        groups.as_one("all", seeds[1:])
 
 
 def test_a_group_keeps_what_each_checkpoint_was_tuned_on(seeds):
@@ -329,14 +336,27 @@ def test_baselines_that_differ_have_no_column(make_run):
 
 
 def test_other_limits_are_said(make_run):
-    """Answers of 4 tokens and of 64 were compared with a verdict."""
+    """Prompts of 512 tokens and of 1,024 were compared with a verdict."""
     short, long = make_run("short", {"rte": 0.0}), make_run("long", {"rte": 1.0})
-    for run, most in ((short, 4), (long, 64)):
-        run.results["settings"]["max_new_tokens"] = most
-    text = "\n".join(notes([short, long], reporting.gather([short, long])))
-    assert "long beside short: asked with max_new_tokens 4 and 64. There the difference is of model and limit" in text
-    long.results["settings"]["max_new_tokens"] = 4
-    assert "asked with max_new" not in "\n".join(notes([short, long], reporting.gather([short, long])))
+
+    def said():
+        return "\n".join(notes([short, long], reporting.gather([short, long])))
+
+    short.results["settings"]["max_input_tokens"] = 512
+    assert "long beside short: rte asked with max_input_tokens 512 and 1024. There the difference is of model" in said()
+    # Of options nothing is written, and 1,024 is what None means.
+    short.results["settings"] |= {"max_input_tokens": 1024, "max_new_tokens": 4}
+    assert "asked with max_" not in said()
+    short.results["settings"]["max_input_tokens"] = [5]
+    assert "rte asked with max_input_tokens [5] and 1024" in said()
+
+
+def test_limits_of_answers_are_those_of_generated_text(make_run):
+    run = make_run("run", {"rte": 0.0})
+    run.results["settings"]["max_new_tokens"] = 4
+    assert groups.limits(run, "rte") == {"max_input_tokens": "1024"}
+    assert groups.limits(run, "squad_v1") == {"max_input_tokens": "1024", "max_new_tokens": "4"}
+    assert groups.limits(run, "not_ours") == {"max_input_tokens": "None", "max_new_tokens": "4"}
 
 
 @pytest.mark.parametrize("below", ["", "reports"])
@@ -491,6 +511,35 @@ def test_metrics_that_their_templates_do_not_have_are_named(make_run):
     _change(run, edited)
     with pytest.raises(FlanError, match="rte has em 99.0000, and templates whose mean is 15.0000; it was edited"):
         runs.load_run("tuned", run.output_dir)
+
+
+def test_a_metric_that_a_template_lacks_is_named(make_run):
+    run = make_run("tuned", {"rte": 1.0})
+
+    def edited(results):
+        figures = results["datasets"]["rte"]
+        figures["metrics"] = {"em": 15.0}
+        for t in figures["templates"]:
+            t["metrics"] = {"em": 15.0}
+        figures["templates"][0]["metrics"] = {}
+
+    _change(run, edited)
+    with pytest.raises(FlanError, match="rte has em 15.0000, and templates without it"):
+        runs.load_run("tuned", run.output_dir)
+
+
+def test_a_group_of_which_nothing_is_left_says_why(seeds, tmp_path):
+    for number, run in enumerate(seeds[1:]):
+        _change(run, lambda r, n=number: r["settings"].update(max_input_tokens=512 + n))
+    loaded = [reporting.load_run(run.name, run.output_dir) for run in seeds[1:]]
+    with pytest.raises(FlanError, match="g have no dataset with a result .*its runs have max_input_tokens 512 and 513"):
+        reporting.write(loaded, tmp_path / "out", groups={"g": ["tuned seed *"]})
+
+
+def test_baselines_that_differ_within_a_group_are_said(seeds):
+    seeds[1].results["datasets"]["rte"]["random"] = 0.25
+    shown = groups.grouped(seeds[1:], {"g": ["tuned seed *"]})
+    assert "random of rte (25.0 in tuned seed 0, 50.0 in" in "\n".join(notes(shown, reporting.gather(shown)))
 
 
 def test_two_records_of_one_models_tuning_are_named(make_run):

@@ -229,6 +229,12 @@ def test_a_model_that_was_tuned_is_refused_before_anything_runs(tmp_path, status
         Commands(made(models=(str(tmp_path),)), asked)
 
 
+def test_several_seeds_of_an_evaluation_are_refused():
+    """Each step would write subfolders and end well, without the results that are wanted."""
+    with pytest.raises(FlanError, match="EVAL has SEEDS .0, 1.: an evaluation of a study has one seed"):
+        Commands(made(evaluate={"SEEDS": (0, 1)}), [Arm("untuned", "tiny", ("nli",))])
+
+
 def test_a_model_of_which_nobody_knows_is_refused():
     with pytest.raises(FlanError, match="nobody knows what smollm2-135m-instruct was tuned on"):
         Commands(made(), [Arm("untuned", "smollm2-135m-instruct", ("nli",))])
