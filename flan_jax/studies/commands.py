@@ -48,6 +48,7 @@ class Step:
       slots: slots of rows that a training computes; 0 for the others.
       head_slots: those of them that may hold targets.
       model: whose speed its time depends on.
+      wordings: of a preparation, a digest of how each dataset becomes text, by "dataset style".
     """
 
     name: str
@@ -59,6 +60,7 @@ class Step:
     slots: int = 0
     head_slots: int = 0
     model: str = ""
+    wordings: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def digest(value: Any) -> str:
@@ -232,11 +234,13 @@ class Commands:
             f"--vocabulary={self.checkpoint(model)}/vocabulary",
             f"--to={to}",
         )
-        text = [
-            text_digest(catalog.dataset(name), styles.parse(one)) for name in chosen for one in dict.fromkeys(shown)
-        ]
-        words = [PREPARE, self._model_key(model)]
-        self._add(words, PREPARE, argv, to, "", text, after=self._convert(model), model=model)
+        text = {
+            f"{name} {one}": text_digest(catalog.dataset(name), styles.parse(one))
+            for name in chosen
+            for one in dict.fromkeys(shown)
+        }
+        words, after = [PREPARE, self._model_key(model)], self._convert(model)
+        self._add(words, PREPARE, argv, to, "", list(text.values()), after=after, model=model, wordings=text)
 
     def _after(self, model: str) -> tuple[str, ...]:
         return tuple(s.name for s in self.steps if s.job == PREPARE and s.output == str(self.prepared(model)))

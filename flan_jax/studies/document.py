@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flan_jax.files import AnyPath, make_folder, whole_file, write_together
+from flan_jax.files import AnyPath, make_folder, ready, whole_file, write_together
 from flan_jax.json_lines import to_json
 from flan_jax.reporting import document as pages
 from flan_jax.reporting.tables import Table
@@ -67,6 +67,8 @@ def write(
     body = [f"<p>{pages.text(question)} ({pages.text(source)})</p>"]
     body.append("<ul class='said'>" + "".join(f"<li>{pages.text(one)}</li>" for one in shown.said) + "</ul>")
     sections = [("answer", "The answer", "".join(body))]
+    for suffix in ("md", "html", "json"):
+        ready(folder / f"study.{suffix}")  # before the pictures, which would be new beside an old page
     paths: dict[str, AnyPath] = {}
     for figure in shown.figures:
         for suffix, content in (("svg", figure.svg()), ("png", figure.png())):

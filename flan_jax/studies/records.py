@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flan_jax.errors import FlanError
@@ -13,7 +13,7 @@ from flan_jax.files import AnyPath, make_folder, ready, refuse_pattern, user_pat
 from flan_jax.json_lines import from_json, to_json
 from flan_jax.revision import code_revision
 from flan_jax.studies import operations
-from flan_jax.studies.commands import CONVERT, EVAL, TRAIN, Step
+from flan_jax.studies.commands import CONVERT, EVAL, PREPARE, TRAIN, Step
 from flan_jax.values import Number, Unfit
 
 _DATA = "data.json"  # in the folder: what all of it was made from
@@ -71,7 +71,8 @@ def begin(folder: AnyPath, step: Step) -> None:
     """Writes down, before a step is taken, that what others of its kind wrote to the same folder is replaced.
 
     Such a step has the same place and another name, since templates have been reworded. If their wording comes back, it
-    is to be taken again: the folder holds the wording of the last one alone, or of both after an interruption.
+    is to be taken again: the folder holds the wording of the last one alone, or of both after an interruption. Prepared
+    data of several studies lie side by side, and are replaced where one of their wordings differs.
     """
     place = str(step.output).replace(str(folder), "")
     path = folder / _STEPS
@@ -79,8 +80,15 @@ def begin(folder: AnyPath, step: Step) -> None:
         found = _read(file)
         if found is None or found.get("step") == step.name or found.get("job") != step.job or _REPLACED in found:
             continue
+        if step.job == PREPARE and _agree(found.get("wordings"), step.wordings):
+            continue
         if any(str(one).partition("=")[2].strip("'\"").endswith(place) for one in _outputs(found.get("argv"))):
             write_atomic(file, json.dumps(found | {_REPLACED: step.name}, indent=1) + "\n")
+
+
+def _agree(before: Any, now: Mapping[str, str]) -> bool:
+    """Whether two preparations make the same text of what both have. Records of earlier versions do not say it."""
+    return isinstance(before, dict) and bool(before) and all(before.get(key, told) == told for key, told in now.items())
 
 
 def _outputs(argv: Any) -> list[str]:
@@ -99,6 +107,7 @@ def keep(folder: AnyPath, step: Step, seconds: float | None) -> None:
         "slots": step.slots,
         "model": step.model,
         "job": step.job,
+        "wordings": dict(step.wordings),
         "finished": time.strftime("%Y-%m-%d %H:%M:%S"),
         "code": code_revision(),
     }

@@ -86,6 +86,26 @@ def test_a_damaged_record_is_no_record(tmp_path, text):
     assert records.estimates(tmp_path, [step])[step.name].seconds is None
 
 
+def test_preparations_of_several_studies_lie_side_by_side(tmp_path):
+    """Each run of one had the other's data prepared again."""
+
+    def step(name, **wordings):
+        argv = ("-m", "flan_jax.prepare", f"--to={tmp_path / 'prepared'}")
+        return Step(name, PREPARE, argv, str(tmp_path / "prepared"), "", model="tiny", wordings=wordings)
+
+    def take(one):
+        written(one)
+        records.begin(tmp_path, one)
+        records.keep(tmp_path, one, 1.0)
+
+    first, other = step("a-1", rte="x", cb="x"), step("b-1", cb="x", trec="x")
+    take(first)
+    take(other)
+    assert records.is_done(tmp_path, first) and records.is_done(tmp_path, other)
+    take(step("b-2", cb="y", trec="x"))  # CB was reworded
+    assert not records.is_done(tmp_path, first) and not records.is_done(tmp_path, other)
+
+
 @pytest.mark.parametrize(
     "changed",
     [
