@@ -132,4 +132,5 @@ def _named_start(start: Mapping[str, Any]) -> str | None:
         return None
     more = ", with the optimizer's state" if start.get("optimizer_state") else ""
     more += f", by INITIAL_MAP {shown(start['map'])}" if "map" in start else ""
+    more = f", weights {start['weights'][:12]}{more}" if start.get("weights") else more
     return f"{start.get('checkpoint')} (step {start.get('step')}, manifest {str(start.get('manifest'))[:12]}{more})"

@@ -15,7 +15,7 @@ import pytest
 
 from flan_jax import configuration
 from flan_jax import train as train_binary
-from flan_jax.checkpoint import arrays, choosing, saving
+from flan_jax.checkpoint import adapters, arrays, choosing, saving
 from flan_jax.checkpoint.manifest import UNTUNED, Manifest
 from flan_jax.data import token_store
 from flan_jax.data.vocabularies import ByteTokenizer
@@ -115,7 +115,8 @@ def test_the_record_is_complete(begun, prepared):
     assert "snli" in found["absent"] and len(found["absent"]) == 64
     assert found["vocabulary"]["fingerprint"] == BYTES.fingerprint
     manifest = Manifest.load(begun / "start").digest()
-    assert found["start"] == {"checkpoint": str(begun / "start"), "step": 1, "manifest": manifest}
+    weights = adapters.weights(begun / "start", 1)
+    assert found["start"] == {"checkpoint": str(begun / "start"), "step": 1, "manifest": manifest, "weights": weights}
     program = found["program"]
     assert (program["rows"], program["inputs"], program["targets"], program["microbatches"]) == (8, 48, 16, 1)
     assert program["model"]["embed_dim"] == 16 and program["computation"]["dtype"] == "float32"

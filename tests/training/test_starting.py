@@ -14,7 +14,7 @@ import pytest
 from small_training import LENGTHS, SMALL, train
 
 from flan_jax import models
-from flan_jax.checkpoint import arrays, choosing, saving
+from flan_jax.checkpoint import adapters, arrays, choosing, saving
 from flan_jax.checkpoint.manifest import UNTUNED, Manifest
 from flan_jax.data.vocabularies import ByteTokenizer
 from flan_jax.errors import FlanError
@@ -72,7 +72,8 @@ def test_a_step_is_taken_and_compared(first, prepared, tmp_path):
     assert _same(state.params, PLAIN.init(jax.random.key(3)))
     found, _, state = _begin(tmp_path, prepared, first, step=2)
     assert _same(state.params, PLAIN.init(jax.random.key(2)))
-    assert found.start == {"checkpoint": str(first), "step": 2, "manifest": Manifest.load(first).digest()}
+    about = {"manifest": Manifest.load(first).digest(), "weights": adapters.weights(first, 2)}
+    assert found.start == {"checkpoint": str(first), "step": 2, **about}
     ((name, old, new),) = comparing.differences(last, found)
     assert name == "INITIAL_CHECKPOINT_PATH" and "(step 3, " in old and "(step 2, " in new
 
