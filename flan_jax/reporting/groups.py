@@ -197,10 +197,8 @@ def _averaged(each: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     of_ways = _ways_averaged(each)
     by_number = [{t["template"]: t for t in figures["templates"]} for figures in each]
     templates = []
-    for number in sorted({n for listed in by_number for n in listed}):
-        found = [listed[number] for listed in by_number if number in listed]
-        if len(found) < len(each) or len({wording(t) for t in found}) > 1:
-            continue
+    for number in sorted(by_number[0]):  # all have the same ones, see `_apart`
+        found = [listed[number] for listed in by_number]
         ways_of = ("sum", *(key.removeprefix("mean_") for key in of_ways if key.startswith("mean_")))
         templates.append(
             {**{k: found[0][k] for k in ("input", "target") if k in found[0]}, "template": number}

@@ -252,10 +252,9 @@ def _problem_of_templates(figures: Mapping[str, Any]) -> str:
         return f"has a standard deviation of {figures['std']:.4f}, and templates with {spread:.4f}"
     if abs(figures["mean"] - statistics.fmean(values)) > _ROUNDING:
         return f"has a mean of {figures['mean']:.4f}, and templates whose mean is {statistics.fmean(values):.4f}"
-    for name, value in figures.get("metrics", {}).items():
+    has_metrics = any(t.get("metrics") for t in listed)  # those of earlier versions have none
+    for name, value in figures.get("metrics", {}).items() if has_metrics else ():
         each = [(t.get("metrics") or {}).get(name) for t in listed]
-        if not any(t.get("metrics") for t in listed):  # of an earlier version
-            break
         numbers = [one for one in each if one is not None and is_number(one)]
         if len(numbers) < len(each):
             return f"has {name} {value:.4f}, and templates without it"

@@ -499,32 +499,24 @@ def test_lines_that_cannot_be_are_named(make_run, change, why):
         runs.predictions(run, "rte")
 
 
-def test_metrics_that_their_templates_do_not_have_are_named(make_run):
+@pytest.mark.parametrize(
+    ("value", "of_first", "why"),
+    [
+        (99.0, {"em": 15.0}, "em 99.0000, and templates whose mean is 15.0000"),
+        (15.0, {}, "em 15.0000, and templates without it"),
+    ],
+)
+def test_metrics_that_their_templates_do_not_have_are_named(make_run, value, of_first, why):
     run = make_run("tuned", {"rte": 1.0})
 
     def edited(results):
         figures = results["datasets"]["rte"]
-        figures["metrics"] = {"em": 99.0}
-        for t in figures["templates"]:
-            t["metrics"] = {"em": 15.0}
+        figures["metrics"] = {"em": value}
+        for number, t in enumerate(figures["templates"]):
+            t["metrics"] = {"em": 15.0} if number else of_first
 
     _change(run, edited)
-    with pytest.raises(FlanError, match="rte has em 99.0000, and templates whose mean is 15.0000; it was edited"):
-        runs.load_run("tuned", run.output_dir)
-
-
-def test_a_metric_that_a_template_lacks_is_named(make_run):
-    run = make_run("tuned", {"rte": 1.0})
-
-    def edited(results):
-        figures = results["datasets"]["rte"]
-        figures["metrics"] = {"em": 15.0}
-        for t in figures["templates"]:
-            t["metrics"] = {"em": 15.0}
-        figures["templates"][0]["metrics"] = {}
-
-    _change(run, edited)
-    with pytest.raises(FlanError, match="rte has em 15.0000, and templates without it"):
+    with pytest.raises(FlanError, match=f"rte has {why}; it was edited"):
         runs.load_run("tuned", run.output_dir)
 
 
