@@ -13,10 +13,10 @@ from flan_jax.data.examples import TEST
 from flan_jax.errors import FlanError
 from flan_jax.evaluation import clusters, labels
 from flan_jax.reporting.runs import Run, baseline, dataset_names, template_value, wording
+from flan_jax.reporting.sound import COUNTS
 
 # Of a dataset's figures, what all runs of a group share.
 _SHARED = ("cluster", "paper_dataset", "metric", "headline_metric", "filter", "lower_is_better", "options_read")
-_COUNTS = ("cut_prompts", "unfinished", "copies")  # counts of a template's prompts
 
 
 def grouped(runs: Sequence[Run], groups: Mapping[str, Sequence[str]]) -> list[Run]:
@@ -204,7 +204,7 @@ def _averaged(each: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             {**{k: found[0][k] for k in ("input", "target") if k in found[0]}, "template": number}
             | {"value": average([template_value(t) for t in found]), "dev": average([t.get("dev") for t in found])}
             | {way: average([t[way] for t in found]) for way in ways_of if all(way in t for t in found)}
-            | {key: sum(t[key] for t in found) for key in _COUNTS if all(key in t for t in found)}
+            | {key: sum(t[key] for t in found) for key in COUNTS if all(key in t for t in found)}
             | (
                 {"undefined": undefined}
                 if (undefined := sorted({m for t in found for m in t.get("undefined", ())}))

@@ -20,7 +20,7 @@ _NUMBERS = ("examples", "mean", "std")  # a dataset without these has no figures
 _NUMBERS_OR_NONE = ("best_dev", *BASELINES, "stderr")
 _MAPPINGS = ("headline_metric", "cost", "overlap", "dev_ways")
 _ALWAYS_MAPPINGS = ("metrics", "metric_versions")
-_COUNTS = ("cut_prompts", "unfinished", "copies")
+COUNTS = ("cut_prompts", "unfinished", "copies")  # counts of a template's prompts
 _WAYS = tuple(way.name for way in ways.ALL)
 _OF_SHOTS = ("wanted", "mean", "without", "of")
 _PER_OPTION = ("loglikelihood", "tokens", "bytes", "characters", "unconditional", "channel", "words")
@@ -232,7 +232,7 @@ def _problem_of_templates(figures: Mapping[str, Any]) -> str:
         for key in (*_WAYS, "dev", "value"):
             if t.get(key) is not None and not (is_number(t[key]) and -1 <= t[key] <= 1):
                 return f"has no share {key!r} for template {t['template']}"
-        for key in _COUNTS:
+        for key in COUNTS:
             if key in t and not (
                 isinstance(t[key], int) and not isinstance(t[key], bool) and 0 <= t[key] <= figures["examples"]
             ):
