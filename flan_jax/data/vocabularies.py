@@ -8,11 +8,13 @@ from __future__ import annotations
 import abc
 import functools
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+import numpy as np
 import sentencepiece
 import tokenizers
 
@@ -62,6 +64,10 @@ class Tokenizer(Protocol):
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids. BOS, EOS and padding are left out."""
+        ...
+
+    def decode_all(self, rows: Sequence[Sequence[int]]) -> list[str]:
+        """The text of each row of ids, as `decode` has it, by all cores where the library can."""
         ...
 
     def decode_written(self, ids: Sequence[int]) -> str:
@@ -156,6 +162,15 @@ class _Stored(abc.ABC):
     def _plain(self, ids: Sequence[int]) -> list[int]:
         return [int(i) for i in ids if int(i) not in self._left_out and 0 <= int(i) < self.vocab_size]
 
+    def _plain_all(self, rows: Sequence[Sequence[int]]) -> list[list[int]]:
+        """`_plain` of each row, in one pass over all."""
+        ids_N = np.concatenate([np.zeros(0, np.int64), *(np.asarray(row, np.int64) for row in rows)])
+        kept_N = ~np.isin(ids_N, list(self._left_out)) & (ids_N >= 0) & (ids_N < self.vocab_size)
+        before = np.concatenate([[0], np.cumsum(kept_N)])
+        ends = before[np.cumsum([0, *map(len, rows)])].tolist()
+        plain = ids_N[kept_N].tolist()
+        return [plain[start:end] for start, end in itertools.pairwise(ends)]
+
     @abc.abstractmethod
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """See `Tokenizer`."""
@@ -163,6 +178,10 @@ class _Stored(abc.ABC):
     @abc.abstractmethod
     def decode(self, ids: Sequence[int]) -> str:
         """See `Tokenizer`."""
+
+    def decode_all(self, rows: Sequence[Sequence[int]]) -> list[str]:
+        """See `Tokenizer`."""
+        return [self.decode(row) for row in rows]
 
     def encode_written(self, texts: Sequence[str]) -> list[list[int]]:
         """See `Tokenizer`."""
@@ -248,6 +267,10 @@ class SentencePieceTokenizer(_Stored):
         """See `Tokenizer`."""
         return self._processor.decode(self._plain(ids))
 
+    def decode_all(self, rows: Sequence[Sequence[int]]) -> list[str]:
+        """See `Tokenizer`."""
+        return self._processor.decode(self._plain_all(rows)) if rows else []  # of no rows the library makes ""
+
 
 # `clean_up_tokenization_spaces` of transformers removes the space before these.
 _CLEANED: tuple[tuple[str, str], ...] = (
@@ -326,7 +349,13 @@ class HuggingFaceTokenizer(_Stored):
 
     def decode(self, ids: Sequence[int]) -> str:
         """See `Tokenizer`."""
-        text = self._tokenizer.decode(self._plain(ids), skip_special_tokens=True)
+        return self._cleaned(self._tokenizer.decode(self._plain(ids), skip_special_tokens=True))
+
+    def decode_all(self, rows: Sequence[Sequence[int]]) -> list[str]:
+        """See `Tokenizer`."""
+        return list(map(self._cleaned, self._tokenizer.decode_batch(self._plain_all(rows), skip_special_tokens=True)))
+
+    def _cleaned(self, text: str) -> str:
         for before, after in _CLEANED if self._cleans_up else ():
             text = text.replace(before, after)
         return text

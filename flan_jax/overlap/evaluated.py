@@ -34,8 +34,8 @@ class Vocabulary(Protocol):
 
     fingerprint: str
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text of tokens."""
+    def decode_all(self, rows: Sequence[Sequence[int]]) -> list[str]:
+        """The text of each row of tokens."""
 
 
 def record_of(dataset: catalog.Dataset, row: Mapping[str, Any]) -> seen.Record:
@@ -104,11 +104,11 @@ def search_store(search: seen.Search, tokens: token_store.DatasetTokens, vocabul
     texts = np.asarray(tokens.records.texts)
     search.texts(texts["record"], texts["key"])
     for start in range(0, len(tokens.index) if vocabulary is not None else 0, _EXAMPLES_AT_ONCE):
+        numbers = range(start, min(start + _EXAMPLES_AT_ONCE, len(tokens.index)))
         words: list[str] = []
-        for number in range(start, min(start + _EXAMPLES_AT_ONCE, len(tokens.index))):
-            for part in tokens.example(number):
-                words += content.normalized_words(vocabulary.decode(part.tolist()))
-                words.append("")
+        for text in vocabulary.decode_all([part for number in numbers for part in tokens.example(number)]):
+            words += content.normalized_words(text)
+            words.append("")
         search.words(words)
 
 

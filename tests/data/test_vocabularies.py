@@ -1,6 +1,7 @@
 import io
 import json
 
+import numpy as np
 import pytest
 import sentencepiece
 import tokenizers
@@ -88,6 +89,17 @@ def test_special_ids_are_left_out(kind, contents):
     around = [tokenizer.eos_id] if tokenizer.bos_id is None else [tokenizer.bos_id, tokenizer.eos_id]
     assert tokenizer.decode([*around, *ids, tokenizer.eos_id]) == "the lazy dog"
     assert tokenizer.decode([*ids, -1, tokenizer.vocab_size, tokenizer.vocab_size + 7]) == "the lazy dog"
+
+
+@each_kind
+def test_many_rows_are_decoded_as_one(kind, contents):
+    tokenizer = build(kind, contents)
+    rng = np.random.default_rng(0)
+    rows = [rng.integers(-3, tokenizer.vocab_size + 3, length) for length in rng.integers(0, 40, 200)]
+    rows += [[], [tokenizer.eos_id], [-1], *tokenizer.encode(PLAIN)]
+    for given in (rows, [[], *rows], [row.tolist() if isinstance(row, np.ndarray) else row for row in rows]):
+        assert tokenizer.decode_all(given) == [tokenizer.decode(row) for row in given]
+    assert tokenizer.decode_all([]) == [] and tokenizer.decode_all([[], []]) == ["", ""]
 
 
 def test_padding_is_left_out_where_it_is_no_token(contents):
