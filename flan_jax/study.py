@@ -106,9 +106,8 @@ def run(
 
     def take(unit: work.Unit) -> int:
         step, began = by_name[unit.name], time.monotonic()
-        was_there = (
-            bool(step.done) and (user_path(step.output) / step.done).exists()
-        )  # made by a launcher: it takes no time here
+        # Made by a launcher, or evaluated again in its folder: the time here says nothing.
+        was_there = bool(step.done) and (user_path(step.output) / step.done).exists()
         records.begin(settings.folder, step)
         status = execute(unit, restarts)
         if not status:
