@@ -37,7 +37,7 @@ from flan_jax.values import Whole
 
 with lazy_imports():  # so that a wrong command line is reported at once
     from flan_jax.studies import commands as study_commands
-    from flan_jax.studies import document, kinds, operations, outcomes, records
+    from flan_jax.studies import document, kinds, operations, outcomes, records, trained
     from flan_jax.studies import settings as studied
 
 BUDGETS = ("tiny", "small", "paper")
@@ -84,7 +84,7 @@ def run(
         raise FlanError(f"study {kind.name} varies nothing by POINTS: leave them out.")
     commands = kind.plan(settings)
     records.check_data(settings.folder, settings.data, write=not dry_run)
-    outcomes.check_starts(commands)
+    trained.check(commands)
     left = _left(commands, say)
     estimates = records.estimates(settings.folder, commands.steps)
     plan = _planned(commands.steps, {step.name for step in left}, estimates)
@@ -111,6 +111,8 @@ def run(
         records.begin(settings.folder, step)
         status = execute(unit, restarts)
         if not status:
+            if step.job in (study_commands.CONVERT, study_commands.PREPARE):
+                trained.check(commands)  # what was tuned before may be of other data or of another model
             if not (user_path(step.output) / step.done).exists():
                 say(f"{step.name} ended well and left no {step.done or 'folder'} in {step.output}")
                 return 1
@@ -130,7 +132,7 @@ def run(
             )
         taken |= set(by_name)
         left = _left(commands, say)  # a model that had to be tuned again may be another one
-    outcomes.check_starts(commands)  # a model may have been converted again
+    trained.check(commands)  # launchers may have prepared and converted
     shown = kind.show(commands)
     paths = document.write(
         settings.folder / kind.name, kind.name, kind.question, kind.source, commands, shown, list(again)

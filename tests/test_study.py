@@ -49,6 +49,8 @@ def test_units_for_a_launcher(tmp_path, capsys):
         ([*TINY, "--gin.TRAIN={'MODEL_DIR': 'here'}"], "MODEL_DIR"),
         ([*TINY, "--gin.TRAIN={'TRAIN_STEP': 3}"], "TRAIN_STEPS"),
         ([*TINY, "--gin.EVAL={'STYLE': 'gpt3'}"], "STYLE"),
+        ([*TINY, "--gin.BASELINES=('instructions', '1_shots')"], "BASELINES has '1_shots', and a study's scores"),
+        ([*TINY, "--gin.BASELINES=('5_shared_shots',)"], "BASELINES has '5_shared_shots', and a study's scores"),
         ([*TINY, "--gin.BASELINES=('lettered_options_5_shots', '5_shots_lettered_options')"], "BASELINES has"),
         (
             [

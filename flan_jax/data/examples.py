@@ -151,6 +151,14 @@ def has(prepared_dir: str | AnyPath, dataset: str, split: str) -> bool:
     return split in _files(read_info(folder)) or (folder / f"{split}.jsonl").exists()
 
 
+def identity(prepared_dir: str | AnyPath, dataset: str, split: str) -> dict[str, Any] | None:
+    """Which records a split of a dataset has: {"records": how many, "digest": of their hashes}; None if unknown."""
+    found = _files(read_info(user_path(prepared_dir) / "examples" / catalog.whole(dataset))).get(split, {})
+    if not {"records", "content"} <= found.keys():
+        return None
+    return {"records": found["records"], "digest": found["content"]}
+
+
 class UnusableError(FlanError):
     """An example that cannot be asked, or whose answer cannot be scored."""
 

@@ -33,6 +33,7 @@ from flan_jax.scoring.scorer import VERSION as scorer_version
 from flan_jax.scoring.scorer import Scorer
 from flan_jax.splits import DEV_SIZE
 
+ENGINES = {"scorer": scorer_version, "generator": generator_version}  # what made the numbers, by version
 _TREES_AT_ONCE = 256  # prompts that are scored together, so that batches are full; a killed job loses at most these
 
 
@@ -171,6 +172,8 @@ def evaluate(
     results: dict[str, Any] = {
         "checkpoint": checkpoint,
         "model_digest": manifest.digest(),
+        "model": manifest.model,
+        "engines": ENGINES,
         "tuning": manifest.tuning,
         "settings": {**dataclasses.asdict(settings), "ways": list(settings.ways)},
         # It depends only on style and model, except for what a chat template wrote.
@@ -204,7 +207,8 @@ def evaluate(
             if not dict(records.splits)[split]:
                 raise FlanError(f"no {split} example of {record.name} in {prepared_dir} can be used.")
         except FlanError as error:
-            results["skipped"].append({"dataset": record.name, "reason": str(error)})
+            prepared = example_files.has(prepared_dir, record.name, split)
+            results["skipped"].append({"dataset": record.name, "reason": str(error), "prepared": prepared})
             continue
         # What else predictions depend on. Each engine has its own version, because the same weights may come to give
         # other numbers.
@@ -308,7 +312,8 @@ def evaluate(
             "skipped_examples": len(left[split]),
             "left_out": [{"split": name, **dataclasses.asdict(one)} for name, some in left.items() for one in some],
             "overlap": overlaps.get(record.name),
-            "data": provenance.of_data({name: rows.get((record, name), ()) for name in by_split}),
+            "data": provenance.of_data({name: rows.get((record, name), ()) for name in by_split})
+            | (_exemplars(prepared_dir, record) if style.shots else {}),
             "cost": costs.of(record.name),
             **provenance.with_templates(
                 summarize(
@@ -336,6 +341,12 @@ def _shots(wanted: int, lines: Mapping[int, Sequence[Mapping[str, Any]]]) -> dic
     """How many exemplars the prompts of all templates have. Fewer fit beside a long text, perhaps none."""
     found = [line["shots"] for of_template in lines.values() for line in of_template]
     return {"wanted": wanted, "mean": sum(found) / len(found), "without": found.count(0), "of": len(found)}
+
+
+def _exemplars(prepared_dir: str | AnyPath, record: catalog.Dataset) -> dict[str, Any]:
+    """The records that exemplars are drawn from, in the form of `provenance.of_data`; empty if it is not known."""
+    identity = example_files.identity(prepared_dir, record.name, example_files.EXEMPLARS)
+    return {} if identity is None else {example_files.EXEMPLARS: identity}
 
 
 def _leave_out_everywhere(units: Sequence[Unit], found: dict[tuple[str, str, int], Predictions]) -> None:

@@ -280,6 +280,8 @@ def _joined(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "checkpoint": f"{len(parts)} checkpoints, one for each cluster",
         "checkpoints": {name: part["checkpoint"] for part in parts for name in part["datasets"]},
         "model_digest": [part["model_digest"] for part in parts],
+        "model": parts[0]["model"],
+        "engines": parts[0]["engines"],
         "tuning": {"status": "each cluster by a checkpoint of its own", "datasets": [], "clusters": []},
         "tunings": {part["checkpoint"]: part["tuning"] for part in parts},
         "settings": parts[0]["settings"],

@@ -28,6 +28,7 @@ from flan_jax.scoring import scorer
 from flan_jax.studies import passed_on
 from flan_jax.studies.plan import Arm, Evaluation, Tuning, check, resolved
 from flan_jax.studies.settings import READY, Settings, known_model
+from flan_jax.values import WEIGHTS
 
 CONVERT, PREPARE, TRAIN, EVAL = JOBS = ("convert", "prepare", "train", "eval")
 _DIGITS = 8  # of a digest in a name
@@ -104,6 +105,8 @@ class Commands:
             passed_on.check_training(macros)
         for macros in _differing(one.macros for _, one in self._evaluations):
             passed_on.check_evaluation(macros)
+        for _, evaluation in self._evaluations:
+            self._check_evaluation(evaluation)
         for model in dict.fromkeys([*(one.model for one in self._tunings), *(arm.model for arm in arms)]):
             self._prepare(model)
         for tuning in self._tunings:
@@ -124,6 +127,19 @@ class Commands:
                 "untuned model: give one that was never tuned."
             )
 
+    def _check_evaluation(self, evaluation: Evaluation) -> None:
+        """Refuses an evaluation that would have no result, which would be known only after the trainings."""
+        macros, name = evaluation.macros, evaluation.dataset
+        there = [record for record in catalog.named(name) if self.settings.has(record)]
+        if not there:
+            raise FlanError(
+                f"DATA {self.settings.data} has nothing of {name}: add it, or leave it out of CLUSTERS and DATASETS."
+            )
+        if not macros.get("GENERATE", True) and not any(protocol.of(record, styles.PAPER).ranked for record in there):
+            raise FlanError(f"EVAL has GENERATE=False, and {name} has no options to rank: leave one of the two out.")
+        if macros.get("PARAMETERS") == WEIGHTS[1] and evaluation.tuning.macros.get("EMA_DECAY") is None:
+            raise FlanError(f"EVAL has PARAMETERS={WEIGHTS[1]!r}, and TRAIN no EMA_DECAY: set it, or leave that out.")
+
     @property
     def steps(self) -> list[Step]:
         """In order."""
@@ -137,6 +153,15 @@ class Commands:
     def evaluation_of(self, step: Step) -> Evaluation | None:
         """The evaluation that a step runs; None of another job."""
         return self._evaluation_of.get(step.name)
+
+    def step_of(self, evaluation: Evaluation) -> int | None:
+        """The step of the model that is evaluated: the last of its tuning, or the one that tuning starts from.
+
+        None is the last that a model has.
+        """
+        if evaluation.tuning is not None:
+            return int(self.resolved(evaluation.tuning).macros["TRAIN_STEPS"])
+        return self.settings.train.get("INITIAL_STEP")
 
     def output_of(self, evaluation: Evaluation) -> AnyPath:
         """The folder of an evaluation's results."""
@@ -286,6 +311,8 @@ class Commands:
             "STYLE": evaluation.style,
             "RUN_NAME": "untuned" if tuning is None else f"{tuning.parts.name} seed {tuning.seed}",
         }
+        if tuning is None and (step := self.step_of(evaluation)) is not None:
+            bound["STEP"] = step
         argv = [f"--gin_file={gin_files.EVALUATION}", *_bindings({**evaluation.macros} | bound)]
         argv += ["--allow_seen"] if evaluation.status != labels.HELD_OUT else []
         words = [EVAL, output.name.rpartition("-")[0]]

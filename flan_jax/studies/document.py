@@ -67,8 +67,9 @@ def write(
     body = [f"<p>{pages.text(question)} ({pages.text(source)})</p>"]
     body.append("<ul class='said'>" + "".join(f"<li>{pages.text(one)}</li>" for one in shown.said) + "</ul>")
     sections = [("answer", "The answer", "".join(body))]
-    for suffix in ("md", "html", "json"):
-        ready(folder / f"study.{suffix}")  # before the pictures, which would be new beside an old page
+    pictures = [f"{figure.name}.{suffix}" for figure in shown.figures for suffix in ("svg", "png")]
+    for written in ("study.md", "study.html", "study.json", *pictures):
+        ready(folder / written)  # before all of them: some would be new beside an old page
     paths: dict[str, AnyPath] = {}
     for figure in shown.figures:
         for suffix, content in (("svg", figure.svg()), ("png", figure.png())):

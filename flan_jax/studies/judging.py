@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from flan_jax import catalog
+from flan_jax.checkpoint import adapters, choosing
 from flan_jax.data.examples import DEV
 from flan_jax.errors import FlanError
-from flan_jax.evaluation import labels
+from flan_jax.evaluation import evaluator, labels
 from flan_jax.evaluation.during_training import FOLDER
 from flan_jax.json_lines import read_lines
 from flan_jax.reporting import comparisons, groups
 from flan_jax.reporting import runs as finished
 from flan_jax.reporting.evidence import gather
 from flan_jax.reporting.runs import Run
-from flan_jax.studies import outcomes
+from flan_jax.reporting.sound import is_number
 from flan_jax.studies.commands import Commands
 from flan_jax.studies.plan import Tuning
 from flan_jax.studies.results import Gain
@@ -74,7 +75,13 @@ def judged(commands: Commands, name: str, tunings: Sequence[Tuning]) -> Judged:
     runs = tuple(_run(commands, name, tuning) for tuning in tunings)
     losses = [run.results["dev_loss"] for run in runs]
     each = [{cluster: one["loss"] for cluster, one in loss["clusters"].items()} for loss in losses]
-    steps = [_steps(commands, tuning) for tuning in tunings]
+    if other := next((loss for loss in each if loss.keys() != each[0].keys()), None):
+        places = ", ".join(str(run.output_dir) for run in runs)
+        raise FlanError(
+            f"{name}: its models have dev losses of {_listed(each[0])} and of {_listed(other)} in {places}: remove "
+            "them, and run the study again."
+        )
+    steps = [amounts(commands, tuning) for tuning in tunings]
     return Judged(
         name,
         runs,
@@ -93,10 +100,12 @@ def _run(commands: Commands, name: str, tuning: Tuning) -> Run:
         run = finished.load_run(f"{name} seed {tuning.seed}", folder, DEV)
     except FlanError as error:
         raise FlanError(f"{name}: {str(error).partition(': run python')[0]}: {again}.") from error
-    weights = outcomes.weights(model, step)
+    weights = adapters.weights(model, step) if step in choosing.steps(model) else None
     if weights is not None and run.results.get("weights") != weights:
         raise FlanError(f"{name}: {folder} is of other weights than those in {model}: {again}.")
-    of_loss = run.results.get("dev_loss", {}).get("datasets", {})
+    if not _is_loss(run.results.get("dev_loss")):
+        raise FlanError(f"{name}: {folder} has no dev_loss as a training writes it: {again}.")
+    of_loss = run.results["dev_loss"]["datasets"]
     found = {dataset: figures["status"] for dataset, figures in [*of_loss.items(), *run.datasets.items()]}
     for dataset, status in found.items():
         if status != labels.SEEN:
@@ -104,17 +113,49 @@ def _run(commands: Commands, name: str, tuning: Tuning) -> Run:
                 f"{name}: {dataset} is {status or 'of no known status'} for its model, and a recipe is chosen by what "
                 "is seen alone: nothing is chosen."
             )
+    wanted = {record.name for record in evaluator.select(commands.resolved(tuning).macros["DATASETS"])}
+    without = {one["dataset"] for one in run.results.get("skipped", ())}
+    if run.datasets.keys() | without != wanted:
+        raise FlanError(
+            f"{name}: {folder} is of {_listed(run.datasets)}, and {_listed(sorted(wanted))} is judged by: {again}."
+        )
     if invalid := [*run.results.get("invalid", ()), *run.results.get("skipped", ())]:
         raise FlanError(f"{name}: {invalid[0]['dataset']} has no result: {invalid[0]['reason']}")
     return run
 
 
-def _steps(commands: Commands, tuning: Tuning) -> tuple[int, float]:
-    """(tokens, seconds) of all steps of a training."""
+def amounts(commands: Commands, tuning: Tuning) -> tuple[int, float]:
+    """(tokens, seconds) of all steps of a training, from its metrics.jsonl.
+
+    Raises:
+      FlanError: that file is missing or damaged.
+    """
     path = commands.model_dir(tuning) / "metrics.jsonl"
-    lines = {line["step"]: line for line in read_lines(path) if "tokens_per_second" in line}
-    tokens = sum(line["tokens_per_second"] * line["seconds"] for line in lines.values())
-    return round(tokens), sum(line["seconds"] for line in lines.values())
+    try:
+        lines = {line["step"]: line for line in read_lines(path) if "tokens_per_second" in line}
+        if not lines:
+            raise ValueError("it has no step")
+        tokens = sum(line["tokens_per_second"] * line["seconds"] for line in lines.values())
+        return round(tokens), sum(line["seconds"] for line in lines.values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise FlanError(
+            f"{path} cannot be read ({str(error).partition(chr(10))[0]}): mend the line, or remove "
+            f"{commands.model_dir(tuning)} and run the study again, which tunes it anew."
+        ) from error
+
+
+def _is_loss(found: Any) -> bool:
+    """Whether this is what a training writes of the loss on dev examples."""
+    if not isinstance(found, Mapping) or not isinstance(found.get("loss_averaging"), str):
+        return False
+    parts = [found.get("clusters"), found.get("datasets")]
+    return all(isinstance(part, Mapping) for part in parts) and all(
+        isinstance(one, Mapping) and is_number(one.get("loss")) for part in parts for one in part.values()
+    )
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names) or "nothing"
 
 
 def shared(found: Sequence[Judged]) -> tuple[str, ...]:
@@ -135,6 +176,13 @@ def less(one: Judged, other: Judged, datasets: Sequence[str]) -> Gain:
         cluster = catalog.named(dataset)[0].cluster
         clusters.setdefault(cluster, []).append(comparison.datasets[dataset])
     each = [found[0] if len(found) == 1 else comparisons.of_cluster(found) for found in clusters.values()]
+    for dataset in datasets:
+        own = {run.datasets[dataset]["examples"] for found in (one, other) for run in found.runs}
+        if own != {shared := comparison.datasets[dataset].examples}:
+            raise FlanError(
+                f"{one.name} and {other.name} share {shared} of {max(own)} dev records of {dataset}: a recipe is "
+                "chosen by the same ones. Give another STUDY_DIR."
+            )
     whole = each[0] if len(each) == 1 else comparisons.of_cluster(each)
     base = other.score(datasets)
     of_seeds = tuple(dataclasses.replace(one, runs=(run,)).score(datasets) - base for run in one.runs)

@@ -13,16 +13,17 @@ from typing import Any
 
 from flan_jax import configuration, styles
 from flan_jax.checkpoint import adapters, choosing
-from flan_jax.checkpoint.manifest import TUNED, UNTUNED
+from flan_jax.checkpoint.manifest import TUNED, UNTUNED, Manifest
+from flan_jax.data import examples as example_files
 from flan_jax.errors import FlanError
-from flan_jax.evaluation import evaluator
+from flan_jax.evaluation import evaluator, provenance
 from flan_jax.evaluation.figures import FILES
 from flan_jax.files import AnyPath
 from flan_jax.gin_files import EVALUATION
 from flan_jax.reporting import runs as finished
+from flan_jax.studies import records
 from flan_jax.studies.commands import Commands, Step
 from flan_jax.studies.plan import Evaluation
-from flan_jax.training.run import Run
 from flan_jax.values import WEIGHTS
 
 _RESULTS = FILES["test"]
@@ -37,7 +38,14 @@ def problem(commands: Commands, step: Step) -> str:
       step: one of its steps. Of another job than an evaluation nothing is known here.
     """
     evaluation = commands.evaluation_of(step)
-    return "" if evaluation is None else problem_of_evaluation(commands, evaluation)
+    if evaluation is None:
+        return ""
+    if found := problem_of_evaluation(commands, evaluation):
+        return found
+    results = finished.load_run(evaluation.dataset, commands.output_of(evaluation)).results
+    if "engines" not in results and not records.is_kept(commands.settings.folder, step):  # of an earlier version
+        return f"does not say by which engines it was made, and {evaluator.ENGINES} are wanted"
+    return ""
 
 
 def problem_of_evaluation(commands: Commands, evaluation: Evaluation) -> str:
@@ -52,7 +60,8 @@ def problem_of_evaluation(commands: Commands, evaluation: Evaluation) -> str:
     return (
         _problem_of_settings(evaluation, results)
         or _problem_of_datasets(evaluation, results)
-        or _problem_of_weights(commands, evaluation, results)
+        or _problem_of_data(commands, evaluation, results)
+        or _problem_of_model(commands, evaluation, results)
     )
 
 
@@ -63,6 +72,8 @@ def _problem_of_settings(evaluation: Evaluation, results: Mapping[str, Any]) -> 
         own = list(own) if isinstance(own, tuple) else own
         if settings.get(name) != own:
             return f"was asked with {name} {settings.get(name)}, and {own} is wanted"
+    if (engines := results.get("engines", evaluator.ENGINES)) != evaluator.ENGINES:  # earlier versions do not say it
+        return f"was made by {engines}, and {evaluator.ENGINES} are wanted"
     style = styles.parse(settings.get("style", styles.INSTRUCTIONS))
     if style != styles.parse(evaluation.style):
         return f"was asked in the style {style.name}, and {evaluation.style} is wanted"
@@ -85,7 +96,44 @@ def _problem_of_datasets(evaluation: Evaluation, results: Mapping[str, Any]) -> 
     return ""
 
 
-def _problem_of_weights(commands: Commands, evaluation: Evaluation, results: Mapping[str, Any]) -> str:
+def _problem_of_data(commands: Commands, evaluation: Evaluation, results: Mapping[str, Any]) -> str:
+    """Whether the records are those that are prepared. While they are not prepared yet, nothing is known."""
+    if not records.is_prepared(commands, evaluation.model):
+        return ""
+    place, macros = commands.prepared(evaluation.model), _macros(_key(evaluation))
+    for one in results.get("skipped", ()):
+        if one.get("prepared") is False and example_files.has(place, one["dataset"], example_files.TEST):
+            return f"is without {one['dataset']}, which is prepared now"
+    limits = {example_files.TEST: macros["MAX_EXAMPLES"], example_files.DEV: macros["MAX_DEV_EXAMPLES"]}
+    for name, figures in results["datasets"].items():
+        for split, asked in figures.get("data", {}).items():
+            there = _data(place, name, split, limits.get(split), str(example_files.identity(place, name, split)))
+            if there is not None and there["digest"] != asked["digest"]:
+                return f"is of other {split} records of {name} than {place} has now"
+    return ""
+
+
+@functools.lru_cache(maxsize=1024)  # several evaluations are of the same records
+def _data(prepared_dir: AnyPath, name: str, split: str, limit: int | None, identity: str) -> dict[str, Any] | None:
+    """What `data` of results says of the records that are prepared; None where they cannot be read.
+
+    Args:
+      prepared_dir: PREPARED_DIR.
+      name: of the dataset or variant.
+      split: "dev", "test" or "exemplars".
+      limit: how many records are read, the first ones.
+      identity: of the whole split, which changes when it is prepared again.
+    """
+    if split == example_files.EXEMPLARS:
+        return example_files.identity(prepared_dir, name, split)
+    try:
+        rows = example_files.read(prepared_dir, name, split, limit)
+    except FlanError:
+        return None
+    return provenance.of_data({split: rows}).get(split)
+
+
+def _problem_of_model(commands: Commands, evaluation: Evaluation, results: Mapping[str, Any]) -> str:
     tuning, macros = evaluation.tuning, _macros(_key(evaluation))
     folder = commands.checkpoint(evaluation.model) if tuning is None else commands.model_dir(tuning)
     if not results["checkpoint"].startswith(f"{folder.name} step "):
@@ -93,39 +141,20 @@ def _problem_of_weights(commands: Commands, evaluation: Evaluation, results: Map
     status, wanted = results.get("tuning", {}).get("status"), UNTUNED if tuning is None else TUNED
     if status != wanted:
         return f"is of a model that is {status} by its record, and {wanted} is wanted"
-    saved = choosing.steps(folder) if (folder / "checkpoints").exists() else []
-    step = saved[-1] if saved and macros["STEP"] is None else macros["STEP"]
-    digest = weights(folder, step, macros["PARAMETERS"]) if step in saved else None
+    step, which = commands.step_of(evaluation), macros["PARAMETERS"]
+    if not (saved := choosing.steps(folder)):
+        return ""  # the model is not there any more
+    step = saved[-1] if step is None else step
+    told = f"{folder.name} step {step}" + ("" if which == WEIGHTS[0] else f" {which}")
+    if results["checkpoint"] != told:
+        return f"is of {results['checkpoint']}, and {told} is wanted"
+    digest = adapters.weights(folder, step, which) if step in saved else None  # earlier versions saved no digests
     if digest is not None and results.get("weights") != digest:
         return f"is of other weights than those in {folder}"
+    model = Manifest.load(folder).model
+    if results.get("model", model) != model:  # earlier versions do not say it
+        return f"is of another MODEL than {folder} has by its manifest.json"
     return ""
-
-
-def weights(folder: AnyPath, step: int, which: str = WEIGHTS[0]) -> str | None:
-    """The digest of a step's weights; None if they are not there any more, or of an earlier version."""
-    try:
-        return adapters.weights(folder, step, which)
-    except FlanError:
-        return None
-
-
-def check_starts(commands: Commands) -> None:
-    """Makes sure that models were tuned from the ones that lie where they began.
-
-    Raises:
-      FlanError: another model lies there now. What was tuned would be compared with what it does not come from.
-    """
-    for tuning in commands.tunings:
-        folder = commands.model_dir(tuning)
-        start = commands.checkpoint(tuning.model) if tuning.start is None else commands.model_dir(tuning.start)
-        if not all((one / "checkpoints").exists() for one in (folder, start)) or (run := Run.load(folder)) is None:
-            continue
-        step, begun = run.start.get("step"), run.start.get("weights")  # runs of earlier versions do not say it
-        if begun is not None and step in choosing.steps(start) and weights(start, step) not in (None, begun):
-            raise FlanError(
-                f"{folder} was tuned from other weights than {start} has now: put that model back, or give another "
-                "STUDY_DIR."
-            )
 
 
 def _settings(evaluation: Evaluation) -> evaluator.Settings:

@@ -11,6 +11,7 @@ from flan_jax.errors import FlanError
 from flan_jax.gin_files import EVALUATION, TRAINING
 from flan_jax.training import optimizers, resolving
 from flan_jax.training.hooks import loading
+from flan_jax.training.loss import Objective
 from flan_jax.values import MESH_AXES
 
 
@@ -25,19 +26,7 @@ def check_training(given: Mapping[str, Any]) -> None:
     """
     found = configuration.set_in(TRAINING) | dict(given)
     _check_together(found, "train", *optimizers.OWN, "factory")
-    made = found["OPTIMIZER"]
-    if isinstance(made, str):
-        makers = {**optimizers.OWN, "factory": optimizers.factory}
-        made = optimizers.by_text(made, {name: _bound(name, maker, found) for name, maker in makers.items()})
-    lora = found["LORA"]
-    optimizers.Tuning(
-        made,
-        found["CLIP_NORM"],
-        found["FROZEN"],
-        found["EMA_DECAY"],
-        None if lora is None else optimizers.Lora(**lora),
-        found["PROMPT_LENGTH"],
-    )
+    optimizer(found)
     hooks = macros.BY_MACRO["HOOKS"].kind.fit(found["HOOKS"])
     for hook in hooks:
         if isinstance(hook, str):
@@ -46,6 +35,35 @@ def check_training(given: Mapping[str, Any]) -> None:
     if -1 not in mesh.values():  # what is left is known where it begins
         names = ("MESH", "BATCH_SIZE", "MICROBATCHES")
         resolving.refuse_undivided(mesh, found["BATCH_SIZE"], found["MICROBATCHES"], names)
+
+
+def optimizer(found: Mapping[str, Any]) -> optimizers.Tuning:
+    """What a training changes of its model, and how.
+
+    Args:
+      found: all macros of `TRAINING`.
+
+    Raises:
+      FlanError: there is no such optimizer or schedule, or its arguments do not fit.
+    """
+    made = found["OPTIMIZER"]
+    if isinstance(made, str):
+        makers = {**optimizers.OWN, "factory": optimizers.factory}
+        made = optimizers.by_text(made, {name: _bound(name, maker, found) for name, maker in makers.items()})
+    lora = found["LORA"]
+    return optimizers.Tuning(
+        made,
+        found["CLIP_NORM"],
+        tuple(found["FROZEN"]),
+        found["EMA_DECAY"],
+        None if lora is None else optimizers.Lora(**lora),
+        found["PROMPT_LENGTH"],
+    )
+
+
+def objective(found: Mapping[str, Any]) -> Objective:
+    """What a training minimises, from all macros of `TRAINING`."""
+    return Objective.of({name.lower(): value for name, value in found.items()})
 
 
 def check_evaluation(given: Mapping[str, Any]) -> None:

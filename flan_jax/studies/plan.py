@@ -78,6 +78,8 @@ class Arm:
     def evaluations(self, settings: Settings) -> list[Evaluation]:
         """Its evaluations: of each tuned model or of the model itself, a cluster or dataset each."""
         macros = {**settings.evaluate, **self.evaluate}
+        if not self.tunings:
+            macros.pop("PARAMETERS", None)  # a mean over steps is of tuned models alone
         return [
             Evaluation(self.model, tuning, dataset, self.style, macros, self.status)
             for tuning in self.tunings or (None,)

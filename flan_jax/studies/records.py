@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,7 +14,7 @@ from flan_jax.files import AnyPath, make_folder, ready, refuse_pattern, user_pat
 from flan_jax.json_lines import from_json, to_json
 from flan_jax.revision import code_revision
 from flan_jax.studies import operations
-from flan_jax.studies.commands import CONVERT, EVAL, PREPARE, TRAIN, Step
+from flan_jax.studies.commands import EVAL, PREPARE, TRAIN, Commands, Step
 from flan_jax.values import Number, Unfit
 
 _DATA = "data.json"  # in the folder: what all of it was made from
@@ -46,7 +47,7 @@ def check_data(folder: AnyPath, data: str, write: bool = True) -> None:
             kept = from_json(path.read_text(encoding="utf-8"))["data"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise FlanError(f"{path} is damaged: give another STUDY_DIR.") from error
-        if kept != data:
+        if kept != data and not _is_one_folder(kept, data):
             raise FlanError(f"{folder} was made from DATA {kept}, not {data}: give another STUDY_DIR.")
         return
     if write:
@@ -56,15 +57,31 @@ def check_data(folder: AnyPath, data: str, write: bool = True) -> None:
         ready(path)
 
 
-def is_done(folder: AnyPath, step: Step) -> bool:
-    """Whether a step was taken with these arguments, and what it wrote is still there.
+def _is_one_folder(kept: Any, data: str) -> bool:
+    """Whether two values of DATA are one folder on this machine, by other names."""
+    return isinstance(kept, str) and all(map(os.path.isdir, (kept, data))) and os.path.samefile(kept, data)
 
-    A conversion that was taken elsewhere, by a launcher for example, is done too: it is there as a whole or not at all,
-    and is not taken twice. Trainings and evaluations see by themselves that nothing of them is left. What an evaluation
-    has written is looked at in `outcomes`.
+
+def is_done(folder: AnyPath, step: Step) -> bool:
+    """Whether what a step writes is there, and of a preparation also whether it was taken with these arguments.
+
+    So what was done elsewhere, by a launcher for example, is done. Whether the content is what is wanted is looked at
+    in `outcomes` and `trained`.
     """
     there = (user_path(step.output) / step.done).exists()
-    return there and (step.job == CONVERT or _kept(folder, step) is not None)
+    return there and (step.job != PREPARE or is_kept(folder, step))
+
+
+def is_prepared(commands: Commands, model: str) -> bool:
+    """Whether the records and tokens of a model's vocabulary are those that a plan asks for."""
+    place = str(commands.prepared(model))
+    steps = [step for step in commands.steps if step.job == PREPARE and step.output == place]
+    return all(is_done(commands.settings.folder, step) for step in steps)
+
+
+def is_kept(folder: AnyPath, step: Step) -> bool:
+    """Whether the folder has a record of a step, taken with these arguments, by these engines."""
+    return _kept(folder, step) is not None
 
 
 def begin(folder: AnyPath, step: Step) -> None:

@@ -151,7 +151,12 @@ def study(
     for what, listed in (("MODELS", models), ("CLUSTERS", clusters), ("TUNING_SEEDS", seeds), ("BASELINES", asked)):
         if twice := next((one for one in listed if list(listed).count(one) > 1), None):
             raise FlanError(f"{what} has {twice!r} twice: leave one out.")
-    _refuse_one_folder(models)
+    if shots := next((style for style in asked if styles.parse(style).shots), None):
+        raise FlanError(
+            f"BASELINES has {shots!r}, and a study's scores are zero-shot: leave the exemplars out; the study few_shot "
+            "varies their number by POINTS."
+        )
+    _refuse_one_folder(models, study_dir)
     _refuse_within(datasets or ())
     of_clusters = {
         cluster: [n for n in datasets or () if catalog.named(n)[0].cluster == cluster] for cluster in clusters
@@ -219,8 +224,7 @@ def macro_values(of: str, given: Mapping[str, Any], function: str, own: Sequence
                 f"{of} has no macro {values.shown(name)}: {near_names(str(name), sorted(known - set(own)))}"
             )
         setting = macros.BY_MACRO[name]
-        values.checked(f"{of}[{name!r}]", setting.kind, value, setting.meaning)
-        found[name] = value
+        found[name] = values.checked(f"{of}[{name!r}]", setting.kind, value, setting.meaning)
     return found
 
 
@@ -237,9 +241,10 @@ def known_model(name: str) -> None:
         raise unknown_name("model", name, READY, "(or a checkpoint folder, as python -m flan_jax.convert writes it)")
 
 
-def _refuse_one_folder(models: Sequence[str]) -> None:
+def _refuse_one_folder(models: Sequence[str], study_dir: str) -> None:
     """Raises a FlanError where two models are one folder by other names."""
-    folders = [(model, user_path(model, "MODELS")) for model in models if model not in READY]
+    own = user_path(study_dir) / "models"  # where the study itself puts the packaged ones
+    folders = [(model, own / model if model in READY else user_path(model, "MODELS")) for model in models]
     for (first, folder), (second, other) in itertools.combinations(folders, 2):
         if same_place(folder, other):
             raise FlanError(f"MODELS has {first!r} and {second!r}, which are one folder: leave one out.")

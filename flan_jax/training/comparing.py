@@ -122,9 +122,16 @@ def _same_start(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
     """
     if "random" in old and "random" in new:
         return True
-    names = ["manifest", "step", "optimizer_state", "map"]
-    names += ["weights"] if "weights" in old and "weights" in new else []  # runs of earlier versions lack it
-    return old.get("manifest") is not None and all(old.get(name) == new.get(name) for name in names)
+    names = ["optimizer_state", "map"]
+    if (
+        "weights" in old and "weights" in new
+    ):  # a manifest has dates: it is another one where a model is converted again
+        names += ["weights"] + (["step"] if old.get("optimizer_state") else [])
+    else:  # a run of an earlier version
+        names += ["manifest", "step"]
+        if old.get("manifest") is None:
+            return False
+    return all(old.get(name) == new.get(name) for name in names)
 
 
 def _named_start(start: Mapping[str, Any]) -> str | None:

@@ -49,7 +49,7 @@ def continued(folder: AnyPath, run: Run, saved: Run | None, step: int | None) ->
         "changed": {name: [old, new] for name, old, new in found},
     }
     run = dataclasses.replace(run, start=saved.start, changes=(*saved.changes, *([entry] if found else [])))
-    lines = [f"changed since the last start: {_listed(found)}."] if found else []
+    lines = [f"changed since the last start: {listed(found)}."] if found else []
     if step is None and (folder / "metrics.jsonl").exists():
         lines.append(f"{folder} has no checkpoint: the run begins at step 1 again, and so does its log.")
     return run, lines
@@ -63,11 +63,15 @@ def _refuse(folder: AnyPath, found: Sequence[tuple[str, Any, Any]], step: int | 
         if step is None
         else f"give its values to go on, or another MODEL_DIR, with INITIAL_CHECKPOINT_PATH='{folder}' to start from it"
     )
-    raise FlanError(f"{folder} holds another run: {_listed(found)}; {remedy}.")
+    raise FlanError(f"{folder} holds another run: {listed(found)}; {remedy}.")
 
 
-def _listed(found: Sequence[tuple[str, Any, Any]]) -> str:
-    """ "NAME old -> new, ..." on one line."""
+def listed(found: Sequence[tuple[str, Any, Any]]) -> str:
+    """Differences between two runs on one line: "NAME old -> new, ...".
+
+    Args:
+      found: (name, old value, new value), from `comparing.differences`.
+    """
     parts = [f"{name} {_value(old)} -> {_value(new)}" for name, old, new in found[:_SHOWN]]
     return ", ".join(parts) + (f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else "")
 

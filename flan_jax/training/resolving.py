@@ -14,7 +14,6 @@ from flan_jax.checkpoint import adapters, choosing
 from flan_jax.checkpoint.manifest import UNTUNED, Manifest
 from flan_jax.data import stream, vocabularies
 from flan_jax.data.mixture_stream import LENGTHS, Prepared, composed, separators
-from flan_jax.data.mixtures import Member
 from flan_jax.errors import FlanError
 from flan_jax.files import refuse_pattern, user_path
 from flan_jax.models import automatic
@@ -75,10 +74,13 @@ def origin(
     return Manifest.create(config, tokenizer, UNTUNED, record={"random": random_seed}), tokenizer
 
 
-def _entry(member: Member, digest: str) -> dict[str, Any]:
-    """The entry of a part in `Run.datasets`."""
+def entries(prepared: Prepared) -> tuple[dict[str, Any], ...]:
+    """What `Run.datasets` has of a prepared mixture: an entry for each of its parts."""
     names = ("part", "dataset", "style", "examples", "rate", "loss_weight", "joint")
-    return {name: getattr(member, name) for name in names} | {"digest": digest}
+    return tuple(
+        {name: getattr(member, name) for name in names} | {"digest": prepared.digests[member.part]}
+        for member in prepared.composition.members
+    )
 
 
 def _class_of(hook: Any) -> str:
@@ -165,10 +167,7 @@ def resolve(
         manifest, tokenizer = origin(initial_checkpoint_path, model, vocabulary, random_seed)
         start = {"random": random_seed}
         if initial_checkpoint_path:
-            step = starting.step_of(initial_checkpoint_path, taken)
-            start = {"checkpoint": str(initial_checkpoint_path), "step": step, "manifest": manifest.digest()}
-            start |= {"weights": weights} if (weights := adapters.weights(initial_checkpoint_path, step)) else {}
-            start |= taken.described()
+            start = starting.of_checkpoint(initial_checkpoint_path, taken, manifest)
             if taken.map is not None:
                 manifest = dataclasses.replace(manifest, model=model.to_dict())
                 vocabularies.check_fits(tokenizer, model.vocab_size, "MODEL")
@@ -207,7 +206,7 @@ def resolve(
     devices = mesh.devices.flat
     run = Run(
         mixture=prepared.mixture.name,
-        datasets=tuple(_entry(m, prepared.digests[m.part]) for m in prepared.composition.members),
+        datasets=entries(prepared),
         absent=prepared.composition.absent,
         order=stream.ORDER,
         vocabulary=dict(manifest.vocabulary),

@@ -12,6 +12,7 @@ import optax
 
 from flan_jax import models
 from flan_jax.checkpoint import adapters, arrays, choosing, digests, saved_digests, stored
+from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.errors import FlanError, StorageError, near_names
 from flan_jax.files import AnyPath
 from flan_jax.models import nested
@@ -99,6 +100,23 @@ def step_of(checkpoint: str, start: Start) -> int | None:
         there = ", ".join(map(str, found)) or "none"
         raise FlanError(f"INITIAL_STEP {start.step} is not in {checkpoint}: there are {there}.")
     return start.step
+
+
+def of_checkpoint(checkpoint: str, start: Start, manifest: Manifest) -> dict[str, Any]:
+    """What `Run.start` has of a run that starts from a checkpoint.
+
+    Args:
+      checkpoint: its folder.
+      start: what is taken from it.
+      manifest: its manifest.
+
+    Raises:
+      FlanError: the checkpoint does not have this step, or what tells its weights is damaged.
+    """
+    step = step_of(checkpoint, start)
+    found = {"checkpoint": str(checkpoint), "step": step, "manifest": manifest.digest()}
+    found |= {"weights": weights} if (weights := adapters.weights(checkpoint, step)) else {}
+    return found | start.described()
 
 
 def sources(

@@ -101,7 +101,10 @@ def figures(settings_of, tmp_path):
         "templates": [template],
         "metric": "accuracy",
     }
-    found = {"checkpoint": "c", "split": "dev", "settings": {}, "clusters": {}, "datasets": {"sst2": one}}
+    loss = {"clusters": {"sentiment": {"loss": 1.0}}, "datasets": {"sst2": {"loss": 1.0, "status": "seen"}}}
+    loss["loss_averaging"] = "per_token"
+    found = {"dev_loss": loss, "skipped": [{"dataset": "trec", "reason": "none"}], "invalid": []}
+    found |= {"checkpoint": "c", "split": "dev", "settings": {}, "clusters": {}, "datasets": {"sst2": one}}
     found["tuning"] = {"status": "tuned", "datasets": ["trec"], "clusters": ["miscellaneous"]}
     return (
         found,
@@ -116,9 +119,41 @@ def test_what_is_not_seen_chooses_nothing(figures, status):
     with pytest.raises(FlanError, match=f"sst2 is {status} for its model.*nothing is chosen"):
         read()
     found["datasets"]["sst2"] |= {"status": "seen", "label": "zero-shot, seen"}
-    found["dev_loss"] = {"datasets": {"cb": {"status": status}}}
+    found["dev_loss"]["datasets"] = {"cb": {"status": status, "loss": 1.0}}
     with pytest.raises(FlanError, match=f"cb is {status} for its model"):
         read()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda f: f.pop("dev_loss"), "has no dev_loss as a training writes it"),
+        (lambda f: f.update(dev_loss=[]), "has no dev_loss as a training writes it"),
+        (lambda f: f["dev_loss"].pop("clusters"), "has no dev_loss as a training writes it"),
+        (lambda f: f["dev_loss"]["clusters"]["sentiment"].update(loss="1"), "has no dev_loss as a training writes it"),
+        (lambda f: f.update(skipped=[]), "is of sst2, and sst2, trec is judged by"),
+        (lambda f: None, "trec has no result: none"),
+    ],
+)
+def test_figures_that_are_not_whole_choose_nothing(figures, change, said):
+    """With one judged dataset less, a recipe was chosen by the rest without a word."""
+    found, read = figures
+    change(found)
+    with pytest.raises(FlanError, match=said):
+        read()
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{}", '{"tokens_per_second": 1}', '{"a": 1}\n{"b"', '{}\n{"tokens_per_second": 1}']
+)
+def test_a_damaged_log_of_a_training_is_named(settings_of, tmp_path, text):
+    commands = recipe.plan(settings_of("recipe", **ASKED, STUDY_DIR=str(tmp_path)))
+    (tuning,) = next(iter(recipe.tunings(commands.settings).values()))
+    path = commands.model_dir(tuning) / "metrics.jsonl"
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    with pytest.raises(FlanError, match="metrics.jsonl cannot be read .*: mend the line, or remove"):
+        judging.amounts(commands, tuning)
 
 
 def test_figures_of_test_examples_choose_nothing(figures):

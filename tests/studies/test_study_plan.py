@@ -13,10 +13,18 @@ from flan_jax.errors import FlanError
 from flan_jax.evaluation import labels
 from flan_jax.studies import commands, kinds, plan
 from flan_jax.studies.commands import EVAL, PREPARE, TRAIN, Commands
-from flan_jax.studies.kinds import datasets_and_templates, few_shot, number_of_clusters, role_of_instructions, scale
+from flan_jax.studies.kinds import (
+    datasets_and_templates,
+    few_shot,
+    held_out_clusters,
+    number_of_clusters,
+    role_of_instructions,
+    scale,
+)
 from flan_jax.studies.plan import Arm, Tuning, held_out_mixture, without_kin
 from flan_jax.studies.settings import Settings
 
+SAMPLES = Path(__file__).parents[2] / "tasks" / "samples"
 PAPERS = ("nli", "closed_book_qa", "commonsense")
 
 
@@ -227,6 +235,36 @@ def test_a_model_that_was_tuned_is_refused_before_anything_runs(tmp_path, status
         return
     with pytest.raises(FlanError, match=f"untuned: .* is {status} by its manifest.json"):
         Commands(made(models=(str(tmp_path),)), asked)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"evaluate": {"PARAMETERS": "ema"}}, "EVAL has PARAMETERS='ema', and TRAIN no EMA_DECAY"),
+        ({"evaluate": {"GENERATE": False}, "clusters": ("structure_to_text",)}, "has no options to rank"),
+        ({"data": str(SAMPLES / "rte"), "clusters": ("nli",)}, "has nothing of nli: add it, or leave it out"),
+    ],
+)
+def test_an_evaluation_without_a_result_is_refused_before_the_trainings(given, said):
+    with pytest.raises(FlanError, match=said):
+        held_out_clusters.plan(made(**given))
+
+
+def test_the_mean_over_steps_is_of_tuned_models():
+    """Each evaluation of an untuned model failed, since it has none."""
+    commands = held_out_clusters.plan(
+        made(train={"TRAIN_STEPS": 2, "EMA_DECAY": 0.5}, evaluate={"PARAMETERS": "ema"}, clusters=("nli",))
+    )
+    asked = {step.name: "--gin.PARAMETERS='ema'" in step.argv for step in commands.steps if step.job == EVAL}
+    assert set(asked.values()) == {True, False}
+    assert all(has is ("untuned" not in name) for name, has in asked.items())
+
+
+def test_the_untuned_model_is_asked_at_the_step_that_tuning_starts_from():
+    commands = held_out_clusters.plan(made(train={"TRAIN_STEPS": 2, "INITIAL_STEP": 7}, clusters=("nli",)))
+    asked = {step.name: "--gin.STEP=7" in step.argv for step in commands.steps if step.job == EVAL}
+    assert set(asked.values()) == {True, False}
+    assert all(has is ("untuned" in name) for name, has in asked.items())
 
 
 def test_several_seeds_of_an_evaluation_are_refused():

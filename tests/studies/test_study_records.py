@@ -43,23 +43,21 @@ def written(step):
 def test_a_step_is_done_while_its_output_is_there(tmp_path):
     step = taken(tmp_path, STEP)
     assert records.is_done(tmp_path, step)
-    assert not records.is_done(tmp_path, dataclasses.replace(step, name="train-any-2"))
     assert not records.is_done(tmp_path, dataclasses.replace(step, done="checkpoints/3"))
+    (tmp_path / "steps" / f"{step.name}.json").unlink()
+    assert records.is_done(tmp_path, step)  # taken by a launcher
+    assert not records.is_done(tmp_path, dataclasses.replace(step, job=PREPARE))  # of it only a record tells
     shutil.rmtree(step.output)
     assert not records.is_done(tmp_path, step)
 
 
-@pytest.mark.parametrize(
-    ("job", "argument"),
-    [(EVAL, "--gin.EVAL_OUTPUT_DIR='{}'"), (PREPARE, "--to={}")],
-)
-def test_what_a_folder_held_before_is_not_done_when_its_wording_comes_back(tmp_path, job, argument):
-    """Reworded and worded back: the step of the first wording passed for done, with the second one's results."""
+def test_a_preparation_that_another_one_replaced_is_not_done_when_its_wording_comes_back(tmp_path):
+    """Reworded and worded back: the step of the first wording passed for done, with the second one's tokens."""
 
     def step(name, place="out"):
         output = str(tmp_path / place)
-        argv = ("-m", "flan_jax.any", argument.format(output), "--gin.PREPARED_DIR='{}'".format(tmp_path / "out"))
-        return Step(name, job, argv, output, "results.json", model="tiny")
+        argv = ("-m", "flan_jax.any", f"--to={output}", "--gin.PREPARED_DIR='{}'".format(tmp_path / "out"))
+        return Step(name, PREPARE, argv, output, "results.json", model="tiny")
 
     first, second, elsewhere = step("a-1"), step("a-2"), step("b-1", "other")
     for one in (first, elsewhere):
@@ -80,7 +78,7 @@ def test_what_a_folder_held_before_is_not_done_when_its_wording_comes_back(tmp_p
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"step": "train-any-2"}', '{"step": null}', "\x00\xff"])
 def test_a_damaged_record_is_no_record(tmp_path, text):
-    step = taken(tmp_path, STEP)
+    step = taken(tmp_path, dataclasses.replace(STEP, job=PREPARE))
     (tmp_path / "steps" / f"{step.name}.json").write_text(text)
     assert not records.is_done(tmp_path, step)
     assert records.estimates(tmp_path, [step])[step.name].seconds is None

@@ -13,7 +13,9 @@ from written_evaluations import write_run
 
 from flan_jax import catalog
 from flan_jax.checkpoint import adapters
-from flan_jax.checkpoint.manifest import UNTUNED
+from flan_jax.checkpoint.manifest import UNTUNED, Manifest
+from flan_jax.configuration import model_config
+from flan_jax.data.vocabularies import ByteTokenizer
 from flan_jax.errors import FlanError
 from flan_jax.evaluation import evaluator, labels
 from flan_jax.reporting.comparisons import TOO_FEW, Difference
@@ -63,7 +65,8 @@ def as_asked(found, evaluation, commands):
         figures["protocol"] = settings.protocol_of(wanted[name]).digest
     if evaluation.tuning is None:
         found["tuning"] = {"status": UNTUNED, "datasets": [], "clusters": []}
-    found["checkpoint"] = f"{checkpoint} step 2"
+    found["checkpoint"] = f"{checkpoint} step {commands.step_of(evaluation) or 0}"
+    found["engines"] = evaluator.ENGINES
     left = [name for name in wanted if name not in found["datasets"]]
     found["skipped"] = [{"dataset": name, "reason": "it is not in the data"} for name in left]
 
@@ -219,6 +222,7 @@ def test_a_missing_evaluation_is_refused(commands):
         (lambda r: r.update(skipped=7), "has skipped datasets without a name"),
         (lambda r: r.update(split="dev"), "has figures of dev examples, not of test"),
         (lambda r: r["settings"].update(seed=5), "was asked with seed 5, and 0 is wanted"),
+        (lambda r: r.update(engines={"scorer": 0, "generator": 1}), "was made by .*'scorer': 0"),
     ],
 )
 def test_a_folder_that_holds_something_else_is_refused(commands, change, why):
@@ -254,6 +258,7 @@ def test_results_of_other_weights_are_refused(commands, monkeypatch):
     untuned, tuned = write(commands, "untuned"), write(commands, "tuned")
     place = Path(commands.checkpoint("tiny"))
     (place / "checkpoints" / "0").mkdir(parents=True)
+    Manifest.create(model_config("tiny"), ByteTokenizer(), UNTUNED).save(place)
     monkeypatch.setattr(adapters, "weights", lambda folder, step, which: f"{Path(folder).name} {step} {which}")
     steps = {one.output: one for one in commands.steps}
     assert outcomes.problem(commands, steps[str(untuned[0])]) == f"is of other weights than those in {place}"

@@ -1,0 +1,220 @@
+"""The trainings and evaluations of a study are its own, whatever lies in their folders.
+
+Each test begins with a finished study, changes what a user or an accident might, and asks what is said.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from flan_jax import study
+from flan_jax.data import examples as example_files
+from flan_jax.errors import FlanError
+from flan_jax.studies import outcomes, records, trained
+from flan_jax.studies.commands import EVAL, PREPARE, TRAIN
+from flan_jax.studies.kinds import held_out_clusters
+
+ASKED = {"TUNING_SEEDS": (0, 1), "BASELINES": ("instructions",)}
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """A place for the finished study, made once."""
+    return tmp_path_factory.mktemp("finished") / "studies"
+
+
+@pytest.fixture
+def planned(finished, run_study, settings_of, tmp_path):
+    """(macros) -> the commands of a copy of a finished study with two seeds."""
+    if not finished.exists():
+        run_study("held_out_clusters", STUDY_DIR=str(finished), **ASKED)
+    shutil.copytree(finished, tmp_path / "studies")
+
+    def plan(**macros):
+        return held_out_clusters.plan(
+            settings_of("held_out_clusters", STUDY_DIR=str(tmp_path / "studies"), **(ASKED | macros))
+        )
+
+    return plan
+
+
+def folders(commands):
+    """Of the tuned models, a seed each."""
+    return [Path(commands.model_dir(one)) for one in commands.tunings]
+
+
+def rewrite(path, change):
+    """Changes a JSON file, and leaves out its own digest."""
+    found = json.loads(path.read_text())
+    found.pop("digest", None)
+    change(found)
+    path.write_text(json.dumps(found))
+
+
+def test_a_finished_study_that_was_moved_is_done(planned, capsys):
+    commands = planned()
+    trained.check(commands)
+    assert study._left(commands, print) == [] and capsys.readouterr().out == ""
+
+
+def test_what_launchers_have_done_is_done(planned):
+    """Without the records of trainings and evaluations, seven of eight steps were to be started here."""
+    commands = planned()
+    for step in commands.steps:
+        if step.job in (TRAIN, EVAL):
+            (commands.settings.folder / "steps" / f"{step.name}.json").unlink()
+    trained.check(commands)
+    assert study._left(commands, print) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda f: f.update(seed=7), "RANDOM_SEED 7 -> 1"),
+        (lambda f: f["program"].update(rows=4), "BATCH_SIZE 4 -> 8"),
+        (lambda f: f["program"].update(targets=64), "TASK_FEATURE_LENGTHS.targets 64 -> 32"),
+        (lambda f: f["program"].update(clip_norm=0.25), "CLIP_NORM 0.25 -> "),
+        (lambda f: f["program"]["objective"].update(loss_averaging="per_example"), "LOSS_AVERAGING per_example -> "),
+        (lambda f: f["program"]["model"].update(rope_theta=7.0), "MODEL.rope_theta 7.0 -> "),
+        (lambda f: f.update(mixture="flan"), "MIXTURE_OR_TASK_NAME flan -> flan_without_nli"),
+        (lambda f: f["start"].update(weights="0" * 64), "INITIAL_CHECKPOINT_PATH .* -> "),
+        (lambda f: f["datasets"][0].update(digest="0" * 64), "composition.* data 000000000000 -> "),
+        (lambda f: f["datasets"].pop(), "composition.* absent -> "),
+    ],
+)
+def test_a_training_of_something_else_is_refused(planned, change, said):
+    """It was evaluated, and printed as the one that was asked for."""
+    commands = planned()
+    rewrite(folders(commands)[1] / "run.json", change)
+    with pytest.raises(FlanError, match=f"holds another run than this study asks for: .*{said}.*; remove it"):
+        trained.check(commands)
+
+
+def test_another_learning_rate_is_seen(planned):
+    commands = planned()
+
+    def change(found):
+        text = json.dumps(found["program"]["optimizer"])
+        assert "0.001" in text
+        found["program"]["optimizer"] = json.loads(text.replace("0.001", "0.5"))
+
+    rewrite(folders(commands)[1] / "run.json", change)
+    with pytest.raises(FlanError, match="holds another run .*optimizer.* 0.5 -> 0.001"):
+        trained.check(commands)
+
+
+def test_one_seed_in_anothers_folder_is_refused(planned):
+    first, second = folders(planned())
+    shutil.rmtree(second)
+    shutil.copytree(first, second)
+    with pytest.raises(FlanError, match="RANDOM_SEED 0 -> 1"):
+        trained.check(planned())
+
+
+def test_a_training_that_nothing_tells_of_is_refused(planned):
+    commands = planned()
+    (folders(commands)[0] / "run.json").unlink()
+    with pytest.raises(FlanError, match="has no run.json, which says how it was trained: remove it"):
+        trained.check(commands)
+
+
+def test_a_model_that_was_trained_on_is_refused(planned):
+    """One seed at step 4 and the other at step 2 had one mean."""
+    commands = planned()
+    steps = folders(commands)[1] / "checkpoints"
+    shutil.copytree(steps / "2", steps / "4")
+    with pytest.raises(FlanError, match="was trained on to step 4, and TRAIN_STEPS is 2: remove the steps above 2"):
+        trained.check(commands)
+
+
+def test_a_start_that_has_another_step_now_is_refused(planned):
+    """The untuned model was asked at its new step, and the tuned ones come from the old one."""
+    commands = planned()
+    steps = Path(commands.checkpoint("tiny")) / "checkpoints"
+    shutil.copytree(folders(commands)[0] / "checkpoints" / "2", steps / "2")
+    with pytest.raises(FlanError, match="INITIAL_CHECKPOINT_PATH .*step 0.* -> .*step 2"):
+        trained.check(commands)
+    shutil.rmtree(steps / "0")
+    with pytest.raises(FlanError, match="INITIAL_CHECKPOINT_PATH"):
+        trained.check(commands)
+
+
+def test_a_start_that_was_converted_again_is_the_same(planned):
+    """Its manifest has another date."""
+    commands = planned()
+    rewrite(Path(commands.checkpoint("tiny")) / "manifest.json", lambda f: f["history"][0].update(date="2031-01-01"))
+    trained.check(commands)
+    assert study._left(commands, print) == []
+
+
+def test_a_model_that_is_computed_otherwise_is_another(planned):
+    """The weights are the same, and the numbers are not."""
+    commands = planned()
+    rewrite(Path(commands.checkpoint("tiny")) / "manifest.json", lambda f: f["model"].update(norm_epsilon=0.1))
+    step = next(one for one in commands.steps if one.job == EVAL and "untuned" in one.name)
+    assert "is of another MODEL than" in outcomes.problem(commands, step)
+    with pytest.raises(FlanError, match="MODEL.norm_epsilon"):
+        trained.check(commands)
+
+
+def test_data_that_changed_are_seen_when_they_are_prepared_anew(planned, settings_of, tmp_path, execute):
+    """Two seeds were tuned on different data, and evaluations stayed done with the old records."""
+    commands = planned()
+    data = tmp_path / "data"
+    shutil.copytree(commands.settings.data, data)
+    for path in (data / "cb").iterdir():
+        path.write_text(path.read_text().replace(" the ", " teh "))
+    prepare = next(one for one in commands.steps if one.job == PREPARE)
+    shutil.rmtree(prepare.output)
+    trained.check(commands)  # nothing is known of the data now
+    argv = [one.replace(f"--data={commands.settings.data}", f"--data={data}") for one in prepare.argv]
+    execute(type("Unit", (), {"argv": argv}), 0)
+    step = next(one for one in commands.steps if one.job == EVAL and "untuned" in one.name)
+    assert "is of other test records of cb than" in outcomes.problem(commands, step)
+    shutil.rmtree(prepare.output)
+    path = next((data / "sst2").glob("train*"))
+    path.write_text(path.read_text().replace(" the ", " teh "))
+    execute(type("Unit", (), {"argv": argv}), 0)
+    with pytest.raises(FlanError, match="composition.sst2"):
+        trained.check(commands)
+
+
+def test_a_dataset_that_was_not_prepared_is_asked_once_it_is(planned, monkeypatch):
+    """It was left out for ever: a mean of fewer datasets."""
+    commands = planned()
+    step = next(one for one in commands.steps if one.job == EVAL)
+    path = Path(step.output) / "results.json"
+    skipped = {one["dataset"]: one for one in json.loads(path.read_text())["skipped"]}
+    assert skipped["rte"]["prepared"] is False and outcomes.problem(commands, step) == ""
+    monkeypatch.setattr(example_files, "has", lambda place, name, split: name == "rte")
+    assert outcomes.problem(commands, step) == "is without rte, which is prepared now"
+    rewrite(path, lambda f: [one.update(prepared=True) for one in f["skipped"]])  # it cannot be used
+    assert outcomes.problem(commands, step) == ""
+
+
+def test_digests_that_cannot_be_read_are_refused(planned):
+    """Results of any weights counted as done then."""
+    commands = planned()
+    step = next(one for one in commands.steps if one.job == EVAL and "untuned" not in one.name)
+    (metadata,) = folders(commands)[0].glob("checkpoints/2/digests/metadata")
+    metadata.write_text("{")
+    with pytest.raises(FlanError, match="metadata is damaged .*copy the checkpoint anew"):
+        outcomes.problem(commands, step)
+
+
+def test_data_by_another_name_are_the_same(planned, tmp_path, studies_home):
+    (tmp_path / "link").symlink_to(studies_home / "data")
+    for place in (tmp_path / "link", studies_home / "data" / ".." / "data"):
+        records.check_data(tmp_path / "studies", str(place))
+    with pytest.raises(FlanError, match="was made from DATA"):
+        records.check_data(tmp_path / "studies", str(tmp_path))
+
+
+def test_a_whole_number_of_steps_may_have_a_point(planned):
+    """Its checkpoint was looked for in checkpoints/2.0 after the training."""
+    commands = planned()
+    tuning = commands.settings.train | {"TRAIN_STEPS": 2.0}
+    assert [one.name for one in planned(TRAIN=tuning).steps] == [one.name for one in commands.steps]
