@@ -164,6 +164,10 @@ class Manifest:
         """Identifies the checkpoint: its history with dates, its shape and its vocabulary."""
         return _digest(dataclasses.asdict(self))
 
+    def tuning_digest(self) -> str:
+        """Identifies what it was ever tuned on: the same however often a model was converted."""
+        return _digest(self.tuning)
+
 
 def _of_vocabulary(tokenizer: vocabularies.Tokenizer) -> dict[str, Any]:
     return {

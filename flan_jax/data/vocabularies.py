@@ -165,7 +165,11 @@ class _Stored(abc.ABC):
     def _plain_all(self, rows: Sequence[Sequence[int]]) -> list[list[int]]:
         """`_plain` of each row, in one pass over all."""
         ids_N = np.concatenate([np.zeros(0, np.int64), *(np.asarray(row, np.int64) for row in rows)])
-        kept_N = ~np.isin(ids_N, list(self._left_out)) & (ids_N >= 0) & (ids_N < self.vocab_size)
+        kept_N = (
+            ~np.isin(ids_N, [one for one in self._left_out if one is not None])
+            & (ids_N >= 0)
+            & (ids_N < self.vocab_size)
+        )
         before = np.concatenate([[0], np.cumsum(kept_N)])
         ends = before[np.cumsum([0, *map(len, rows)])].tolist()
         plain = ids_N[kept_N].tolist()

@@ -123,14 +123,13 @@ def _same_start(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
     if "random" in old and "random" in new:
         return True
     names = ["optimizer_state", "map"]
-    if (
-        "weights" in old and "weights" in new
-    ):  # a manifest has dates: it is another one where a model is converted again
-        names += ["weights"] + (["step"] if old.get("optimizer_state") else [])
+    if "tuning" in old and "tuning" in new:
+        # Not the manifest: it has dates, and is another one where the same model is converted again.
+        names += ["weights", "tuning"] + (["step"] if old.get("optimizer_state") else [])
+    elif old.get("manifest") is None:
+        return False
     else:  # a run of an earlier version
         names += ["manifest", "step"]
-        if old.get("manifest") is None:
-            return False
     return all(old.get(name) == new.get(name) for name in names)
 
 

@@ -159,7 +159,7 @@ def resolve(
         and saved.start.get("checkpoint") == str(initial_checkpoint_path)
         and taken.step in (None, saved.start.get("step"))
     ):
-        names = ("checkpoint", "step", "manifest", "weights")
+        names = ("checkpoint", "step", "manifest", "weights", "tuning")
         kept = {name: saved.start[name] for name in names if name in saved.start}
         manifest, start = Manifest.load(model_dir), kept | taken.described()
         tokenizer = manifest.load_vocabulary(model_dir)

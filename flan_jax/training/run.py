@@ -128,7 +128,8 @@ class Run:
       absent: datasets of the mixture that are not prepared.
       order: the version of the order in which a stream draws, `data.stream.ORDER`.
       vocabulary: kind, fingerprint, and a digest of its other entries, as in the manifest.
-      start: {"checkpoint", "step", "manifest": its digest, "weights": their digest}, or {"random": the seed}.
+      start: {"checkpoint", "step", "manifest": its digest, "weights": their digest, "tuning": the digest of the
+        manifest's entry}, or {"random": the seed}.
       seed: the seed of the first parameters and the stream.
       program: what the devices compute at a step.
       train_steps: steps in all.

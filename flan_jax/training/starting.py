@@ -115,7 +115,8 @@ def of_checkpoint(checkpoint: str, start: Start, manifest: Manifest) -> dict[str
     """
     step = step_of(checkpoint, start)
     found = {"checkpoint": str(checkpoint), "step": step, "manifest": manifest.digest()}
-    found |= {"weights": weights} if (weights := adapters.weights(checkpoint, step)) else {}
+    if weights := adapters.weights(checkpoint, step):
+        found |= {"weights": weights, "tuning": manifest.tuning_digest()}
     return found | start.described()
 
 

@@ -116,7 +116,8 @@ def test_the_record_is_complete(begun, prepared):
     assert found["vocabulary"]["fingerprint"] == BYTES.fingerprint
     manifest = Manifest.load(begun / "start").digest()
     weights = adapters.weights(begun / "start", 1)
-    assert found["start"] == {"checkpoint": str(begun / "start"), "step": 1, "manifest": manifest, "weights": weights}
+    told = {"weights": weights, "tuning": Manifest.load(begun / "start").tuning_digest()}
+    assert found["start"] == {"checkpoint": str(begun / "start"), "step": 1, "manifest": manifest} | told
     program = found["program"]
     assert (program["rows"], program["inputs"], program["targets"], program["microbatches"]) == (8, 48, 16, 1)
     assert program["model"]["embed_dim"] == 16 and program["computation"]["dtype"] == "float32"
@@ -214,13 +215,15 @@ def test_a_run_that_saved_nothing_yet_is_compared_too(copied, prepared, tmp_path
     assert "RANDOM_SEED 0 -> 3" in message and f"delete {folder} to begin anew" in message
     other = tmp_path / "start"
     shutil.copytree(start, other)
-    manifest = Manifest.load(other).recorded({"copied": 1}, BYTES)
-    manifest.save(other)  # the same place would be something else now
+    manifest = Manifest.load(other)
+    manifest = dataclasses.replace(manifest, tuning=manifest.tuning | {"clusters": ["nli", "sentiment"]})
+    manifest.save(other)  # the same weights, and another tale of what they saw
     saved = json.loads((folder / "run.json").read_text())
     message = _refused(folder, prepared, initial_checkpoint_path=str(other))
     assert saved["start"]["manifest"][:12] in message and manifest.digest()[:12] in message
     capsys.readouterr()
-    _train(folder, prepared, initial_checkpoint_path=str(start))
+    Manifest.load(start).recorded({"copied": 1}, BYTES).save(other)  # the same model, converted again
+    _train(folder, prepared, initial_checkpoint_path=str(other))
     assert f"{folder} has no checkpoint: the run begins at step 1 again" in capsys.readouterr().out
 
 

@@ -72,7 +72,8 @@ def test_a_step_is_taken_and_compared(first, prepared, tmp_path):
     assert _same(state.params, PLAIN.init(jax.random.key(3)))
     found, _, state = _begin(tmp_path, prepared, first, step=2)
     assert _same(state.params, PLAIN.init(jax.random.key(2)))
-    about = {"manifest": Manifest.load(first).digest(), "weights": adapters.weights(first, 2)}
+    manifest = Manifest.load(first)
+    about = {"manifest": manifest.digest(), "weights": adapters.weights(first, 2), "tuning": manifest.tuning_digest()}
     assert found.start == {"checkpoint": str(first), "step": 2, **about}
     ((name, old, new),) = comparing.differences(last, found)
     assert name == "INITIAL_CHECKPOINT_PATH" and "(step 3, " in old and "(step 2, " in new
