@@ -150,6 +150,7 @@ class Results:
             found = [self._load(commands, arm, number) for number in range(max(1, len(arm.tunings)))]
             self._runs[arm.name] = found
         self._check_examples()
+        self._check_computation()
         self._pairs: dict[tuple[str, str], Evidence] = {}
 
     def _load(self, commands: Commands, arm: Arm, number: int) -> Run:
@@ -224,9 +225,11 @@ class Results:
                     records.setdefault(dataset, {})[digest] = run.name
             for one in run.results["skipped"]:
                 if other := next((name for name in self.arms if self._has_any(name, one["dataset"])), None):
+                    remedy = (
+                        "leave it out of DATASETS" if self._settings.datasets else "give DATASETS, all but this one"
+                    )
                     raise FlanError(
-                        f"{one['dataset']} has a score in {other} and none in {run.name} ({one['reason']}): leave it "
-                        "out of DATASETS."
+                        f"{one['dataset']} has a score in {other} and none in {run.name} ({one['reason']}): {remedy}."
                     )
         for dataset, found in counts.items():
             if len(found) > 1:
@@ -237,6 +240,18 @@ class Results:
                     f"{dataset} was scored on other records in {' than in '.join(records[dataset].values())}: a study "
                     "compares the same ones. Give another STUDY_DIR."
                 )
+
+    def _check_computation(self) -> None:
+        """Makes sure that all scores were computed in one dtype: "auto" takes another on another machine."""
+        found: dict[str | None, str] = {}
+        for run in (run for runs in self._runs.values() for run in runs):
+            found.setdefault((run.results["settings"].get("computation") or {}).get("dtype"), run.name)
+        if len(found) > 1:
+            said = " and ".join(f"{name} in {dtype or 'the dtype of its model'}" for dtype, name in found.items())
+            raise FlanError(
+                f"{said}: a study compares scores of one dtype. Give EVAL COMPUTATION={{'dtype': 'float32'}}, and run "
+                "it again."
+            )
 
     def _places(self, arms: Sequence[str], dataset: str) -> str:
         return ", ".join(dict.fromkeys(str(one) for arm in arms for one in self._folders[arm, dataset]))

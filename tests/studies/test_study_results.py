@@ -283,6 +283,16 @@ def test_scores_of_other_records_are_refused(commands):
         Results(commands)
 
 
+def test_scores_of_two_dtypes_are_refused(commands):
+    """One seed was evaluated on another machine, where "auto" takes bfloat16."""
+    write(commands, "untuned")
+    folders = write(commands, "tuned")
+    Results(commands)
+    rewrite(folders[-1], lambda found: found["settings"].update(computation={"dtype": "bfloat16", "remat": "none"}))
+    with pytest.raises(FlanError, match="seed 1 in bfloat16: a study compares scores of one dtype"):
+        Results(commands)
+
+
 def untuned_of(commands):
     return commands.arms[0].evaluations(commands.settings)[0]
 
