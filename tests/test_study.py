@@ -125,6 +125,16 @@ def test_one_folder_is_no_two_models(tmp_path, capsys, other):
     assert said.count("\n") == 1 and f"MODELS has {models[0]!r} and {models[1]!r}, which are one folder" in said
 
 
+def test_a_packaged_model_and_its_folder_are_one_model(tmp_path, capsys):
+    """ "Of 2 sizes ...", and both were one."""
+    place = tmp_path / "studies" / "models" / "tiny"
+    with pytest.raises(SystemExit):
+        study.main(
+            [*TINY, f"--gin.STUDY_DIR='{tmp_path / 'studies'}'", f"--gin.MODELS=('tiny', '{place}')", "--dry_run"]
+        )
+    assert f"MODELS has 'tiny' and '{place}', which are one folder" in capsys.readouterr().err
+
+
 def test_a_folder_that_cannot_be_made_is_refused_at_the_plan(tmp_path, capsys, read_only_disk):
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "file", tmp_path / "file" / "studies", read_only_disk / "studies"):

@@ -12,6 +12,8 @@ from flan_jax import configuration, models
 from flan_jax.checkpoint import saving
 from flan_jax.checkpoint.manifest import UNTUNED, Manifest
 from flan_jax.data.vocabularies import ByteTokenizer
+from flan_jax.studies import outcomes
+from flan_jax.studies.kinds import few_shot
 
 pytestmark = pytest.mark.slow
 PNG = b"\x89PNG"
@@ -113,7 +115,15 @@ def test_few_shot(run_study, settings_of):
     folders = {path.name for path in (asked.folder / "evals").iterdir()}
     assert sum("2_shots" in name for name in folders) == 3  # untuned in two ways, and tuned
     results = next((asked.folder / "evals").glob("flan_without_nli*2_shots*/results.json"))
-    assert json.loads(results.read_text())["datasets"]["cb"]["label"] == "few-shot (2), held out"
+    figures = json.loads(results.read_text())["datasets"]["cb"]
+    assert figures["label"] == "few-shot (2), held out"
+    commands = few_shot.plan(asked)
+    step = next(one for one in commands.steps if one.output == str(results.parent))
+    assert figures["data"]["exemplars"]["records"] > 2 and outcomes.problem(commands, step) == ""
+    kept = results.read_text()
+    results.write_text(kept.replace(figures["data"]["exemplars"]["digest"], "0" * 64))
+    assert "is of other exemplars records of cb" in outcomes.problem(commands, step)
+    results.write_text(kept)
 
 
 def test_datasets_and_templates(run_study):
