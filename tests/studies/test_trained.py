@@ -218,3 +218,14 @@ def test_a_whole_number_of_steps_may_have_a_point(planned):
     commands = planned()
     tuning = commands.settings.train | {"TRAIN_STEPS": 2.0}
     assert [one.name for one in planned(TRAIN=tuning).steps] == [one.name for one in commands.steps]
+
+
+def test_a_picture_that_cannot_be_written_leaves_the_page_as_it_was(planned, execute):
+    settings = planned().settings
+    folder = Path(settings.folder) / "held_out_clusters"
+    (folder / "gains.png").unlink()
+    (folder / "gains.png").mkdir()
+    before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    with pytest.raises(FlanError, match=r"gains\.png"):
+        study.run(settings, ["python", "-m", "flan_jax.study"], execute=execute)
+    assert {path: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
