@@ -52,17 +52,19 @@ def asked(settings: Settings) -> tuple[str, ...]:
 
 
 def with_options(settings: Settings, cluster: str) -> tuple[str, ...]:
-    """What of a cluster has options, for an evaluation: the cluster where all of it has.
+    """What of a cluster has options, for an evaluation: the cluster where all of it has, or those that DATA has.
 
     Raises:
-      FlanError: nothing has.
+      FlanError: there is none.
     """
     named = settings.evaluated(cluster)
     records = [record for name in named for record in catalog.named(name)]
     found = [record.name for record in records if record.kind == catalog.CLASSIFICATION]
-    if not found:
-        raise FlanError(f"CLUSTERS has {cluster}, none of whose datasets has options: leave it out.")
-    return named if len(found) == len(records) else tuple(found)
+    if len(found) == len(records):
+        return named
+    if there := tuple(name for name in found if name in named or settings.has(catalog.dataset(name))):
+        return there
+    raise FlanError(f"CLUSTERS has {cluster}, of which DATA has no dataset with options: leave it out.")
 
 
 def untuned_name(style: str) -> str:
