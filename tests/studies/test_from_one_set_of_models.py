@@ -79,7 +79,7 @@ def test_options(run_study):
         ({"POINTS": ("gpt3",)}, "POINTS has gpt3: the study compares instructions"),
         ({"POINTS": ("5_shots",)}, "POINTS has 5_shots"),
         ({"POINTS": ("lettered_option",)}, "lettered_options"),
-        ({"CLUSTERS": ("nli", "translation")}, "CLUSTERS has translation, none of whose datasets has options"),
+        ({"CLUSTERS": ("nli", "translation")}, "CLUSTERS has translation, of which DATA has no dataset with options"),
     ],
 )
 def test_options_refuses(settings_of, macros, said):
