@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flan_jax import catalog, styles, ways
@@ -108,7 +108,7 @@ def problem_of_figures(figures: Any) -> str:
             return f"has no share {key!r}"
     if figures.get("copied") is not None and figures.get("random") is not None:
         return "has no share 'copied', as it has options"
-    if figures["examples"] < 1 or figures["examples"] != int(figures["examples"]):
+    if figures["examples"] < 1 or not isinstance(figures["examples"], int):
         return f"has {figures['examples']} examples"
     if not -1 - _ROUNDING <= figures["mean"] <= 1 + _ROUNDING:
         return f"has a mean of {figures['mean']}, which is no share"
@@ -260,12 +260,89 @@ def _problem_of_templates(figures: Mapping[str, Any]) -> str:
             return f"has {name} {value:.4f}, and templates without it"
         if abs(value - statistics.fmean(numbers)) > 100 * _ROUNDING:
             return f"has {name} {value:.4f}, and templates whose mean is {statistics.fmean(numbers):.4f}"
-    by_number = {t["template"]: v for t, v in zip(listed, values, strict=True)}
-    if (chosen := figures.get("best_dev_template")) is not None and chosen not in list(by_number):
+    return (
+        _problem_of_best(figures, {t["template"]: (v, t.get("dev")) for t, v in zip(listed, values, strict=True)})
+        or _problem_of_ways(figures, listed)
+        or _problem_of_stderr(figures, listed)
+    )
+
+
+def _problem_of_best(figures: Mapping[str, Any], of: Mapping[int, tuple[float, float | None]]) -> str:
+    """Whether the template that is best on dev is not, or has another figure.
+
+    Args:
+      figures: of a dataset.
+      of: (test, dev) by template.
+    """
+    best, chosen = figures.get("best_dev"), figures.get("best_dev_template")
+    if chosen is None:
+        return "" if best is None else f"has {best:.4f} for the template that is best on dev, and does not name it"
+    if isinstance(chosen, bool) or chosen not in list(of):
         return f"has template {str(chosen)[:40]!r} as the best on dev, which it has not"
-    best = None if chosen is None else by_number[chosen]
-    if best is not None and figures.get("best_dev") is not None and abs(figures["best_dev"] - best) > _ROUNDING:
-        return f"has {figures['best_dev']:.4f} for the template that is best on dev, whose figure is {best:.4f}"
+    if best is None:
+        return f"has template {chosen} as the best on dev, and no figure of it"
+    test, dev = of[chosen]
+    if abs(best - test) > _ROUNDING:
+        return f"has {best:.4f} for the template that is best on dev, whose figure is {test:.4f}"
+    for number, (_, other) in of.items():
+        if other is not None and (dev is None or dev < other - _ROUNDING):
+            said = "no figure there" if dev is None else f"{dev:.4f} there"
+            return f"has template {chosen} as the best on dev, with {said}, and template {number} has {other:.4f}"
+    return ""
+
+
+def _problem_of_ways(figures: Mapping[str, Any], templates: Sequence[Mapping[str, Any]]) -> str:
+    """Whether means of the ways to score are not those of the templates, or the best of them on dev is not."""
+    for key in (key for key in figures if key.startswith("mean_") and figures[key] is not None):
+        way = key.removeprefix("mean_")
+        each: list[Any] = [t.get(way) for t in templates]
+        if not all(map(is_number, each)):
+            return f"has {key} {figures[key]:.4f}, and templates without it"
+        if abs(figures[key] - statistics.fmean(each)) > _ROUNDING:
+            return f"has {key} {figures[key]:.4f}, and templates whose mean is {statistics.fmean(each):.4f}"
+    ways_on_dev, best = figures.get("dev_ways") or {}, figures.get("best_dev_way")
+    of_templates = [t.get("dev_ways") or {} for t in templates]
+    for way, value in ways_on_dev.items():
+        each = [of.get(way) if isinstance(of, Mapping) else None for of in of_templates]
+        if all(map(is_number, each)) and abs(value - statistics.fmean(each)) > _ROUNDING:
+            return f"has {value:.4f} for {way} on dev, and templates whose mean is {statistics.fmean(each):.4f}"
+    if best is None:
+        return ""
+    if best not in list(ways_on_dev) or (best != "sum" and figures.get(f"mean_{best}") is None):
+        return f"has {str(best)[:40]!r} as the way to score that is best on dev, which it has not"
+    if ways_on_dev[best] < max(ways_on_dev.values()) - _ROUNDING:
+        return f"has {best} as the way to score that is best on dev, which is not the highest there"
+    return ""
+
+
+def _problem_of_stderr(figures: Mapping[str, Any], templates: Sequence[Mapping[str, Any]]) -> str:
+    """Whether the standard error is not the mean of those of the templates."""
+    each: list[Any] = [t.get("stderr") for t in templates]
+    if figures.get("stderr") is None or not any(map(is_number, each)):
+        return ""
+    mean = statistics.fmean(one for one in each if is_number(one))
+    return (
+        ""
+        if abs(figures["stderr"] - mean) <= _ROUNDING
+        else (f"has a standard error of {figures['stderr']:.4f}, and templates whose mean is {mean:.4f}")
+    )
+
+
+def problem_of_baselines(dataset: str, figures: Mapping[str, Any]) -> str:
+    """Whether guessing has an accuracy that the labels of a dataset do not allow; empty if it has not.
+
+    Args:
+      dataset: its name. Where each example has its own options, nothing is known here.
+      figures: its figures, which have no other problem.
+    """
+    count = len(catalog.dataset(dataset).labels) if catalog.exists(dataset) else 0
+    random, majority = figures.get("random"), figures.get("majority")
+    if count < 2 or random is None or figures.get("metric", "accuracy") != "accuracy":
+        return ""
+    if not 1 / count - _ROUNDING <= random <= 1 / 2 + _ROUNDING:
+        return f"has {random:.4f} for random answers, and {count} labels"
+    if majority is not None and abs(random - 1 / count) <= _ROUNDING and majority < random - _ROUNDING:
+        return f"has {majority:.4f} for the best label, which is below {random:.4f} for random ones"
     return ""
 
 
