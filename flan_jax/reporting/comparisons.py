@@ -12,9 +12,10 @@ import numpy as np
 from flan_jax import catalog
 from flan_jax.evaluation import clusters
 from flan_jax.reporting import statistics
+from flan_jax.reporting.pairing import asked_alike, groups_of_both, pair, same_templates
 from flan_jax.reporting.runs import Run, UnusableError, common, dataset_names
 from flan_jax.reporting.statistics import LEVEL, MIN_PAIRS, Interval
-from flan_jax.reporting.values import Values, asked_alike, groups_of_both, pair, same_templates
+from flan_jax.reporting.values import Values
 
 TOO_FEW = f"n < {MIN_PAIRS}"
 
