@@ -116,9 +116,8 @@ def load_run(name: str, output_dir: str | AnyPath, split: str = TEST) -> Run:
         problem = sound.problem_of_figures(figures)
         if not problem and of not in (None, figures["cluster"]):
             problem = f"has the cluster {figures['cluster']!r}, and is of {of!r}"
-        problem = (
-            problem or sound.problem_of_baselines(dataset, figures) or sound.problem_of_label(dataset, figures, results)
-        )
+        problem = problem or sound.problem_of_counts(figures, split) or sound.problem_of_baselines(dataset, figures)
+        problem = problem or sound.problem_of_label(dataset, figures, results)
         if problem:
             raise FlanError(
                 f"{path}: dataset {dataset} {problem}; it was edited or is of another version: run python -m "

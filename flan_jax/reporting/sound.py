@@ -328,6 +328,24 @@ def _problem_of_stderr(figures: Mapping[str, Any], templates: Sequence[Mapping[s
     )
 
 
+def problem_of_counts(figures: Mapping[str, Any], split: str) -> str:
+    """Whether figures are of other numbers of examples or prompts than they say elsewhere; empty if they are not.
+
+    Args:
+      figures: of a dataset, without another problem.
+      split: whose examples they are of.
+    """
+    of_split = (figures.get("data") or {}).get(split) if isinstance(figures.get("data"), Mapping) else None
+    records = of_split.get("records") if isinstance(of_split, Mapping) else None
+    asked, left = figures["examples"], figures.get("skipped_examples")  # which earlier versions do not count
+    if is_number(records) and left is not None and records != asked + left:
+        return f"has {asked} examples and {left} that were left out, of {records} records"
+    prompts = (figures.get("shots") or {}).get("of")
+    if prompts is not None and prompts != asked * len(figures["templates"]):
+        return f"has shots of {prompts} prompts, and {asked} examples with {len(figures['templates'])} templates"
+    return ""
+
+
 def problem_of_baselines(dataset: str, figures: Mapping[str, Any]) -> str:
     """Whether guessing has an accuracy that the labels of a dataset do not allow; empty if it has not.
 

@@ -46,6 +46,14 @@ def best_way(figures):
         (lambda f: f.update(random=0.1), "has 0.1000 for random answers, and 2 labels"),
         (lambda f: f.update(majority=0.1), "has 0.1000 for the best label, which is below 0.5000 for random ones"),
         (lambda f: f.update(examples=40.0), "has 40.0 examples"),
+        (
+            lambda f: f.update(data={"test": {"records": 50, "digest": "d"}}, skipped_examples=3),
+            "has 40 examples and 3 that were left out, of 50 records",
+        ),
+        (
+            lambda f: f.update(shots={"wanted": 5, "mean": 5.0, "without": 0, "of": 40}),
+            "has shots of 40 prompts, and 40 examples with 8 templates",
+        ),
         (lambda f: f.update(mean_per_byte=0.99), "has mean_per_byte 0.9900, and templates whose mean is"),
         (lambda f: f.update(mean_nothing=0.99), "has mean_nothing 0.9900, and templates without it"),
         (lambda f: f["dev_ways"].update(per_byte=0.99), "has 0.9900 for per_byte on dev, and templates whose mean is"),
@@ -71,6 +79,9 @@ def test_figures_that_contradict_each_other_are_refused(run, change, says):
     "change",
     [
         lambda f: f.update(best_dev=None, best_dev_template=None),
+        lambda f: f.update(data={"test": {"records": 50, "digest": "d"}}, skipped_examples=10),
+        lambda f: f.update(data={"test": {"records": 50}}),
+        lambda f: f.update(data={"dev": {"records": 7}}, skipped_examples=0),
         lambda f: f["templates"].sort(key=lambda t: -t["template"]),
         lambda f: [t.pop("dev") for t in f["templates"]],  # as a version before that kept none
         lambda f: [f.pop(key) for key in ("dev_ways", "best_dev_way", "stderr", "random", "majority")],
