@@ -157,6 +157,7 @@ def _comparison(comparison: Comparison) -> dict[str, Any]:
         "clusters": {name: found.to_dict() for name, found in comparison.clusters.items()},
         "apart": comparison.apart,
         "reworded": comparison.reworded,
+        "other_exemplars": comparison.other_exemplars,
     }
 
 

@@ -94,6 +94,11 @@ def of_comparison(comparison: Comparison, runs: Sequence[Run]) -> Iterable[str]:
             f"{pair}: {', '.join(comparison.reworded)} asked in other words, or with other templates. There the "
             "difference is of model and wording together."
         )
+    if comparison.other_exemplars:
+        yield (
+            f"{pair}: {', '.join(comparison.other_exemplars)} asked with other exemplars. There the difference is of "
+            "model and exemplars together."
+        )
     both = [set(run.datasets) for run in runs if run.name in (comparison.first, comparison.other)]
     compared = [run for run in runs if run.name in (comparison.first, comparison.other)]
     reworded = {(asked.PROTOCOL, name) for name in comparison.reworded}  # of which it is said already

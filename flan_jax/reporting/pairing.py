@@ -69,7 +69,8 @@ def same_templates(first: Values, other: Values) -> bool:
 def asked_alike(first: Values, other: Values) -> bool:
     """Whether both runs asked the records that they share in the same words, however many exemplars came before.
 
-    Another program's log has no templates of ours, so there all that was asked is compared, letter by letter.
+    Another program's log has no templates of ours, so there all that was asked is compared, letter by letter, but for
+    exemplars.
 
     Raises:
       UnusableError: see `pair`.
@@ -78,8 +79,19 @@ def asked_alike(first: Values, other: Values) -> bool:
         return same_templates(first, other)
     if len(first.templates) != len(other.templates):
         return False
-    a_texts, b_texts = (one.asked if first.asked and other.asked else one.prompts for one in (first, other))
+    a_texts, b_texts = (one.shown if first.shown and other.shown else one.prompts for one in (first, other))
     return all(a_texts[a] == b_texts[b] for a, b in zip(*pair(first, other), strict=True))
+
+
+def has_other_exemplars(first: Values, other: Values) -> bool:
+    """Whether two logs that were asked alike had other exemplars before some record that they share.
+
+    Raises:
+      UnusableError: see `pair`.
+    """
+    if not (first.asked and other.asked):
+        return False
+    return any(first.asked[a] != other.asked[b] for a, b in zip(*pair(first, other), strict=True))
 
 
 def groups_of_both(first: Values, other: Values, a_P: np.ndarray, b_P: np.ndarray) -> np.ndarray:
@@ -104,11 +116,11 @@ def as_one(several: Sequence[Values]) -> Values:
     return functools.reduce(_added, enumerate(several[1:], 1), several[0])
 
 
-def _asked_of_both(so_far: Values, other: Values, a_P: np.ndarray, b_P: np.ndarray) -> tuple[str, ...]:
+def _of_both(a_texts: Sequence[str], b_texts: Sequence[str], a_P: np.ndarray, b_P: np.ndarray) -> tuple[str, ...]:
     """What the runs of a group asked of each example; where they differ, what no other run has."""
-    if not (so_far.asked and other.asked):
+    if not (a_texts and b_texts):
         return ()
-    pairs = [(so_far.asked[a], other.asked[b]) for a, b in zip(a_P, b_P, strict=True)]
+    pairs = [(a_texts[a], b_texts[b]) for a, b in zip(a_P, b_P, strict=True)]
     return tuple(a if a == b else f"{a} or {b}" for a, b in pairs)
 
 
@@ -129,7 +141,8 @@ def _added(so_far: Values, numbered_other: tuple[int, Values]) -> Values:
         answers=so_far.answers + other.answers,
         prompts=tuple(so_far.prompts[i] for i in a_P),
         documents=None if so_far.documents is None else tuple(so_far.documents[i] for i in a_P),
-        asked=_asked_of_both(so_far, other, a_P, b_P),
+        asked=_of_both(so_far.asked, other.asked, a_P, b_P),
+        shown=_of_both(so_far.shown, other.shown, a_P, b_P),
         golds=tuple(so_far.golds[i] for i in a_P),
         calibration=sum(calibrations[1:], calibrations[0]) if calibrations else None,
     )

@@ -58,6 +58,7 @@ class Values:
       prompts: the prompts of the examples with the first template.
       documents: the records in another program's log, whose digests differ from ours; None for our predictions.
       asked: digests of all that the other program asked of each, contexts and continuations; empty for ours.
+      shown: the same without exemplars, where a log has some.
       golds: the right answers.
       passages: what each example shares with others, such as its conversation; all different if nothing is shared.
       statistics: for each run of a group, or for the single run, what the examples add to the sums behind the metric,
@@ -77,6 +78,7 @@ class Values:
     prompts: tuple[str, ...] = ()
     documents: tuple[Mapping[str, Any], ...] | None = None
     asked: tuple[str, ...] = ()
+    shown: tuple[str, ...] = ()
     golds: tuple[Gold, ...] = ()
     passages: tuple[str, ...] = ()
     statistics: tuple[np.ndarray, ...] = ()
@@ -185,6 +187,7 @@ def values_of(rows: Mapping[int, Sequence[Line]], figures: Mapping[str, Any], st
         prompts=tuple(p.get("prompt", "") for p in lines),
         documents=documents,
         asked=tuple(str(p["asked"]) for p in lines) if all("asked" in p for p in lines) else (),
+        shown=tuple(str(p.get("shown", p["asked"])) for p in lines) if all("asked" in p for p in lines) else (),
         golds=tuple(map(gold.of_line, lines)),
         passages=tuple(
             first_of.setdefault(str(p["hash"]), passage) if hashed else passage

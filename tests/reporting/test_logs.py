@@ -172,6 +172,12 @@ def test_a_group_is_of_seeds_of_exemplars(log):
     each = [run.figures("rte")["mean"] for run in runs]
     assert group.figures("rte")["runs"] == each and _skipped(group) == {}
     assert reporting.gather([group]).unusable == {"g": {}}
+    together = "rte asked with other exemplars. There the difference is of model and exemplars together."
+    third = _few_shot(log, "c", "Exemplar a", seed=7, args="pretrained=y")
+    assert f"b beside a: {together}" in _said(*runs) and f"c beside g: {together}" in _said(group, third)
+    assert "together" not in _said(runs[0], third)
+    zero = log("d", seed=8, args="pretrained=z")
+    assert "d beside a: rte asked in other words" in _said(runs[0], zero)
 
 
 @pytest.mark.parametrize(
