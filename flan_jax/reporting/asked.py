@@ -74,7 +74,7 @@ def differences(runs: Sequence[Run], dataset: str) -> list[Unlike]:
         if len(set(values)) > 1:
             found.append(Unlike(key, tuple(" or ".join(sorted(each)) for each in values)))
     explained = {one.key for one in found} & {*_LIMITS} or len({run.style for run in runs}) > 1
-    same_dtype = {name for one in found if one.key == COMPUTATION for name in one.values} <= {_OWN, _FULL}
+    same_dtype = {name for one in told for name in one.get(COMPUTATION, ())} <= {_OWN, _FULL}
     dropped = {PROTOCOL: explained, COMPUTATION: same_dtype}
     return [one for one in found if not dropped.get(one.key)]
 

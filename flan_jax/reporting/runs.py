@@ -14,7 +14,7 @@ from flan_jax.evaluation import clusters, labels
 from flan_jax.evaluation.figures import FILES
 from flan_jax.files import AnyPath, user_path
 from flan_jax.json_lines import NotFiniteNumber, RepeatedKeyError, as_unicode, from_json, read_lines
-from flan_jax.reporting import sound
+from flan_jax.reporting import agreement, sound
 
 NOT_RECORDED = "not recorded"
 SAME = 5e-4  # baselines that differ by less are shown alike
@@ -116,7 +116,7 @@ def load_run(name: str, output_dir: str | AnyPath, split: str = TEST) -> Run:
         problem = sound.problem_of_figures(figures)
         if not problem and of not in (None, figures["cluster"]):
             problem = f"has the cluster {figures['cluster']!r}, and is of {of!r}"
-        problem = problem or sound.problem_of_counts(figures, split) or sound.problem_of_baselines(dataset, figures)
+        problem = problem or agreement.problem_of(dataset, figures, split)
         problem = problem or sound.problem_of_label(dataset, figures, results)
         if problem:
             raise FlanError(

@@ -6,8 +6,7 @@ Files are copied, cut, edited and written by other versions. Anything wrong is n
 from __future__ import annotations
 
 import math
-import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from flan_jax import catalog, styles, ways
@@ -24,7 +23,7 @@ COUNTS = ("cut_prompts", "unfinished", "copies")  # counts of a template's promp
 _WAYS = tuple(way.name for way in ways.ALL)
 _OF_SHOTS = ("wanted", "mean", "without", "of")
 _PER_OPTION = ("loglikelihood", "tokens", "bytes", "characters", "unconditional", "channel", "words")
-_ROUNDING = 1e-6
+ROUNDING = 1e-6
 
 
 def problem_of_results(results: Mapping[str, Any]) -> str:
@@ -110,7 +109,7 @@ def problem_of_figures(figures: Any) -> str:
         return "has no share 'copied', as it has options"
     if figures["examples"] < 1 or not isinstance(figures["examples"], int):
         return f"has {figures['examples']} examples"
-    if not -1 - _ROUNDING <= figures["mean"] <= 1 + _ROUNDING:
+    if not -1 - ROUNDING <= figures["mean"] <= 1 + ROUNDING:
         return f"has a mean of {figures['mean']}, which is no share"
     if figures["std"] < 0:
         return f"has a standard deviation of {figures['std']}"
@@ -244,123 +243,8 @@ def _problem_of_templates(figures: Mapping[str, Any]) -> str:
             return f"has undefined metrics of template {t['template']} that are no names"
     if len({t["template"] for t in listed}) < len(listed):
         return "has a template twice"
-    values = [t["value"] if "value" in t else t["sum"] for t in listed]
-    if None in values:
+    if None in [t["value"] if "value" in t else t["sum"] for t in listed]:
         return "has a template without a figure"
-    spread = statistics.stdev(values) if len(values) > 1 else 0.0
-    if abs(figures["std"] - spread) > _ROUNDING:
-        return f"has a standard deviation of {figures['std']:.4f}, and templates with {spread:.4f}"
-    if abs(figures["mean"] - statistics.fmean(values)) > _ROUNDING:
-        return f"has a mean of {figures['mean']:.4f}, and templates whose mean is {statistics.fmean(values):.4f}"
-    has_metrics = any(t.get("metrics") for t in listed)  # those of earlier versions have none
-    for name, value in figures.get("metrics", {}).items() if has_metrics else ():
-        each = [(t.get("metrics") or {}).get(name) for t in listed]
-        numbers = [one for one in each if one is not None and is_number(one)]
-        if len(numbers) < len(each):
-            return f"has {name} {value:.4f}, and templates without it"
-        if abs(value - statistics.fmean(numbers)) > 100 * _ROUNDING:
-            return f"has {name} {value:.4f}, and templates whose mean is {statistics.fmean(numbers):.4f}"
-    return (
-        _problem_of_best(figures, {t["template"]: (v, t.get("dev")) for t, v in zip(listed, values, strict=True)})
-        or _problem_of_ways(figures, listed)
-        or _problem_of_stderr(figures, listed)
-    )
-
-
-def _problem_of_best(figures: Mapping[str, Any], of: Mapping[int, tuple[float, float | None]]) -> str:
-    """Whether the template that is best on dev is not, or has another figure.
-
-    Args:
-      figures: of a dataset.
-      of: (test, dev) by template.
-    """
-    best, chosen = figures.get("best_dev"), figures.get("best_dev_template")
-    if chosen is None:
-        return "" if best is None else f"has {best:.4f} for the template that is best on dev, and does not name it"
-    if isinstance(chosen, bool) or chosen not in list(of):
-        return f"has template {str(chosen)[:40]!r} as the best on dev, which it has not"
-    if best is None:
-        return f"has template {chosen} as the best on dev, and no figure of it"
-    test, dev = of[chosen]
-    if abs(best - test) > _ROUNDING:
-        return f"has {best:.4f} for the template that is best on dev, whose figure is {test:.4f}"
-    for number, (_, other) in of.items():
-        if other is not None and (dev is None or dev < other - _ROUNDING):
-            said = "no figure there" if dev is None else f"{dev:.4f} there"
-            return f"has template {chosen} as the best on dev, with {said}, and template {number} has {other:.4f}"
-    return ""
-
-
-def _problem_of_ways(figures: Mapping[str, Any], templates: Sequence[Mapping[str, Any]]) -> str:
-    """Whether means of the ways to score are not those of the templates, or the best of them on dev is not."""
-    for key in (key for key in figures if key.startswith("mean_") and figures[key] is not None):
-        way = key.removeprefix("mean_")
-        each: list[Any] = [t.get(way) for t in templates]
-        if not all(map(is_number, each)):
-            return f"has {key} {figures[key]:.4f}, and templates without it"
-        if abs(figures[key] - statistics.fmean(each)) > _ROUNDING:
-            return f"has {key} {figures[key]:.4f}, and templates whose mean is {statistics.fmean(each):.4f}"
-    ways_on_dev, best = figures.get("dev_ways") or {}, figures.get("best_dev_way")
-    of_templates = [t.get("dev_ways") or {} for t in templates]
-    for way, value in ways_on_dev.items():
-        each = [of.get(way) if isinstance(of, Mapping) else None for of in of_templates]
-        if all(map(is_number, each)) and abs(value - statistics.fmean(each)) > _ROUNDING:
-            return f"has {value:.4f} for {way} on dev, and templates whose mean is {statistics.fmean(each):.4f}"
-    if best is None:
-        return ""
-    if best not in list(ways_on_dev) or (best != "sum" and figures.get(f"mean_{best}") is None):
-        return f"has {str(best)[:40]!r} as the way to score that is best on dev, which it has not"
-    if ways_on_dev[best] < max(ways_on_dev.values()) - _ROUNDING:
-        return f"has {best} as the way to score that is best on dev, which is not the highest there"
-    return ""
-
-
-def _problem_of_stderr(figures: Mapping[str, Any], templates: Sequence[Mapping[str, Any]]) -> str:
-    """Whether the standard error is not the mean of those of the templates."""
-    each: list[Any] = [t.get("stderr") for t in templates]
-    if figures.get("stderr") is None or not any(map(is_number, each)):
-        return ""
-    mean = statistics.fmean(one for one in each if is_number(one))
-    return (
-        ""
-        if abs(figures["stderr"] - mean) <= _ROUNDING
-        else (f"has a standard error of {figures['stderr']:.4f}, and templates whose mean is {mean:.4f}")
-    )
-
-
-def problem_of_counts(figures: Mapping[str, Any], split: str) -> str:
-    """Whether figures are of other numbers of examples or prompts than they say elsewhere; empty if they are not.
-
-    Args:
-      figures: of a dataset, without another problem.
-      split: whose examples they are of.
-    """
-    of_split = (figures.get("data") or {}).get(split) if isinstance(figures.get("data"), Mapping) else None
-    records = of_split.get("records") if isinstance(of_split, Mapping) else None
-    asked, left = figures["examples"], figures.get("skipped_examples")  # which earlier versions do not count
-    if is_number(records) and left is not None and records != asked + left:
-        return f"has {asked} examples and {left} that were left out, of {records} records"
-    prompts = (figures.get("shots") or {}).get("of")
-    if prompts is not None and prompts != asked * len(figures["templates"]):
-        return f"has shots of {prompts} prompts, and {asked} examples with {len(figures['templates'])} templates"
-    return ""
-
-
-def problem_of_baselines(dataset: str, figures: Mapping[str, Any]) -> str:
-    """Whether guessing has an accuracy that the labels of a dataset do not allow; empty if it has not.
-
-    Args:
-      dataset: its name. Where each example has its own options, nothing is known here.
-      figures: its figures, which have no other problem.
-    """
-    count = len(catalog.dataset(dataset).labels) if catalog.exists(dataset) else 0
-    random, majority = figures.get("random"), figures.get("majority")
-    if count < 2 or random is None or figures.get("metric", "accuracy") != "accuracy":
-        return ""
-    if not 1 / count - _ROUNDING <= random <= 1 / 2 + _ROUNDING:
-        return f"has {random:.4f} for random answers, and {count} labels"
-    if majority is not None and abs(random - 1 / count) <= _ROUNDING and majority < random - _ROUNDING:
-        return f"has {majority:.4f} for the best label, which is below {random:.4f} for random ones"
     return ""
 
 
@@ -370,7 +254,7 @@ def problem_of_prediction(line: Any) -> str:
         return "has no id"
     if "hash" in line and not (isinstance(line["hash"], str) and line["hash"]):
         return "has a hash that is no text"
-    if "score" in line and not (is_number(line["score"]) and -_ROUNDING <= line["score"] <= 1 + _ROUNDING):
+    if "score" in line and not (is_number(line["score"]) and -ROUNDING <= line["score"] <= 1 + ROUNDING):
         return "has a score that is no share"
     for key in ("prompt", "prediction"):
         if not isinstance(line.get(key, ""), str):

@@ -25,6 +25,11 @@ def without_dev(figures, *, of):
         t["dev"] = None if of is None or t["template"] == of else t["dev"]
 
 
+def accuracy_of_all(figures, percent):
+    for one in (figures, *figures["templates"]):
+        one["metrics"]["accuracy"] = percent
+
+
 def best_way(figures):
     ways = figures["dev_ways"]
     ways["per_byte"] = ways["sum"] + 0.1
@@ -54,6 +59,8 @@ def best_way(figures):
             lambda f: f.update(shots={"wanted": 5, "mean": 5.0, "without": 0, "of": 40}),
             "has shots of 40 prompts, and 40 examples with 8 templates",
         ),
+        (lambda f: f["templates"][0].update(sum=0.99), "for template 0, whose sum is 0.9900"),
+        (lambda f: accuracy_of_all(f, 12.0), "for template 0, whose accuracy is 0.1200"),
         (lambda f: f.update(mean_per_byte=0.99), "has mean_per_byte 0.9900, and templates whose mean is"),
         (lambda f: f.update(mean_nothing=0.99), "has mean_nothing 0.9900, and templates without it"),
         (lambda f: f["dev_ways"].update(per_byte=0.99), "has 0.9900 for per_byte on dev, and templates whose mean is"),
