@@ -11,22 +11,24 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flan_jax import catalog, protocol
-from flan_jax.data.examples import DEV, TEST
+from flan_jax.data.examples import DEV, EXEMPLARS, TEST
 from flan_jax.errors import FlanError
 from flan_jax.reporting.runs import Run
 
-PROTOCOL, EXEMPLARS, ORDER, COMPUTATION, VERSION = "protocol", "exemplars", "order", "computation", "version"
+PROTOCOL, COMPUTATION, VERSION = "protocol", "computation", "version"
+SHOTS, ORDER, POOL = "shots", "order", "pool"
 # How what differs is said of datasets, and what a difference between the runs is of besides the model.
 _WORDS = {
     "max_input_tokens": ("asked with max_input_tokens {}", "limit"),
     "max_new_tokens": ("asked with max_new_tokens {}", "limit"),
     PROTOCOL: ("asked by the protocols {}", "protocol"),
-    EXEMPLARS: ("asked with exemplars of the seeds {}", "exemplars"),
+    POOL: ("asked with exemplars from other records", "exemplars"),
+    SHOTS: ("asked with exemplars of the seeds {}", "exemplars"),
     ORDER: ("asked with options in the order of the seeds {}", "the order of the options"),
     COMPUTATION: ("computed in {}", "computation"),
     VERSION: ("asked by the task versions {}", "the task's version"),
 }
-SEEDS = (EXEMPLARS, ORDER)  # what a group may be over, besides models
+SEEDS = (SHOTS, ORDER)  # what a group may be over, besides models
 SAID = (*SEEDS, COMPUTATION, VERSION)  # what does not keep runs from being averaged; all but seeds is said
 _OF_TODAY = "today's"
 _OWN, _FULL = "the model's own dtype", "float32"  # which are the same, unless a manifest says otherwise
@@ -96,11 +98,12 @@ def _told(run: Run, dataset: str) -> dict[str, str]:
     if run.is_log:
         found[VERSION], found[COMPUTATION] = figures.get("task_version"), run.results.get("dtype")
     elif isinstance(computation := settings.get("computation"), Mapping):
-        found[COMPUTATION] = computation.get("dtype", _OWN)
+        model = run.results.get("model")  # which earlier results do not say
+        found[COMPUTATION] = computation.get("dtype") or (model.get("dtype") if isinstance(model, Mapping) else _OWN)
     if digest := figures.get("protocol"):
         found[PROTOCOL] = _OF_TODAY if digest == _todays(run, dataset) else digest
     if run.style.shots and (figures.get("shots") or {}).get("mean") != 0:
-        found[EXEMPLARS] = settings.get("seed")
+        found[SHOTS], found[POOL] = settings.get("seed"), records_of(figures, EXEMPLARS) or None
     if run.style.shuffled_options and figures.get("random") is not None:
         found[ORDER] = settings.get("seed")
     return {key: str(value) for key, value in found.items() if value is not None}
@@ -137,7 +140,7 @@ def limits(run: Run, dataset: str) -> dict[str, str]:
 
 
 def records_of(figures: Mapping[str, Any], split: str = TEST) -> str:
-    """A digest of the records of a dataset's figures; empty if results do not say it."""
+    """A digest of the records of a dataset's figures in a split; empty if results do not say it."""
     data = figures.get("data")
     of_split = data.get(split) if isinstance(data, Mapping) else None
     return str(of_split.get("digest", "")) if isinstance(of_split, Mapping) else ""

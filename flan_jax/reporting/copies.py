@@ -30,8 +30,8 @@ def are_one(a: Run, b: Run) -> bool:
     if not a.is_log and all(weights):
         seeds = [(run.results.get("settings") or {}).get("seed") for run in (a, b)]
         return weights[0] == weights[1] and (not a.style.draws or seeds[0] == seeds[1])
-    models = [run.results.get("model") for run in (a, b)]
-    if a.is_log and models[0] and models[0] == models[1]:
+    said = [run.results.get("identity") for run in (a, b)]
+    if a.is_log and said[0] and said[0] == said[1]:
         return next(_asked_alike(a, b), None) is not None
     return _answer_alike(a, b)
 

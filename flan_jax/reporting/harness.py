@@ -88,7 +88,7 @@ def load(name: str, folder: str | AnyPath) -> Run:
         "harness": f"lm-evaluation-harness {version}",
         "tuning": {"status": "nobody says what it was tuned on", "datasets": [], "clusters": []},
         **(_ours(newest) or {}),
-        "model": _identity(newest),
+        "identity": _identity(newest),
         "dtype": _dtype(newest),
         "datasets": datasets,
         "clusters": {},

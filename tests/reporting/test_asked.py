@@ -101,6 +101,17 @@ def test_a_seed_of_exemplars_that_do_not_fit_draws_nothing(make_run):
     assert "of the seeds" not in said(*runs)
 
 
+def test_exemplars_from_other_records_are_other_exemplars(make_run):
+    runs = [make_run(f"f{n}", {"rte": 0.5}, style="5_shots", seed=n) for n in range(3)]
+    for n, run in enumerate(runs):
+        run.results["datasets"]["rte"]["data"] = {"exemplars": {"records": 100, "digest": f"d{n // 2}"}}
+        changed(run, seed=n % 2)
+    assert "f2 beside f0: rte asked with exemplars from other records." in said(runs[0], runs[2])
+    assert "from other records" not in said(*runs[:2])
+    left = {"dataset": "rte", "reason": "its runs were asked with exemplars from other records"}
+    assert groups.as_one("g", runs).results["skipped"] == [left]
+
+
 def test_an_order_of_options_is_of_ranked_datasets(make_run, add_generation):
     runs = [make_run(f"f{n}", {"rte": 0.5}, style="shuffled_options", seed=n) for n in range(2)]
     for n, run in enumerate(runs):
@@ -117,6 +128,8 @@ def test_the_dtype_is_said(several):
     together = "There the difference is of model and computation together."
     assert f"c beside b: rte, snli computed in float32 and bfloat16. {together}" in said(*several[1:])
     assert "c beside a: rte, snli computed in the model's own dtype and bfloat16." in said(several[0], several[2])
+    several[0].results["model"] = {"dtype": "bfloat16"}
+    assert "computed in" not in said(several[0], several[2])
     group = reporting.grouped(several, {"g": ["b", "c"]})
     text = said(*group)
     assert "g: its runs were computed in float32 and bfloat16 on rte, snli. Their mean and spread are of" in text
