@@ -241,7 +241,7 @@ def one_line_errors() -> Iterator[None]:
         if getattr(sys, name) is None:  # it was closed before the start, as by `>&-`
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - to the end of the program
     for stream in (sys.stdout, sys.stderr):  # what another encoding than UTF-8 has no sign for ends no command
-        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
             stream.reconfigure(errors="backslashreplace")
     try:
         yield

@@ -53,11 +53,16 @@ def to_json(value: Any, *, indent: int | None = None, ascii_only: bool = True, w
         raise FlanError(f"{what} is not finite ({place or 'the value'} is {number}): nothing is written.") from error
 
 
-def from_json(text: str | bytes) -> Any:
+def from_json(text: str | bytes, *, keys_once: bool = False) -> Any:
     """Reads JSON.
+
+    Args:
+      text: the JSON.
+      keys_once: whether to refuse a key that stands twice in an object. If not, the last one counts.
 
     Raises:
       NotFiniteNumber: a number is NaN, infinite, or too large for a float.
+      RepeatedKeyError: a key stands twice.
       ValueError: the text is not JSON.
 
     Example:
@@ -65,7 +70,8 @@ def from_json(text: str | bytes) -> Any:
       {'accuracy': 0.5}
     """
     try:
-        return json.loads(text, parse_constant=_no_result, parse_float=_finite_result)
+        hook = object_with_keys_once if keys_once else None
+        return json.loads(text, parse_constant=_no_result, parse_float=_finite_result, object_pairs_hook=hook)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 
@@ -310,16 +316,25 @@ def _finite(digits: str) -> float:
     return number
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+class RepeatedKeyError(_NotJsonError):
+    """A key stands twice in a JSON object, and nobody can say which value counts."""
+
+
+def object_with_keys_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, for `object_pairs_hook` of `json`.
+
+    Raises:
+      RepeatedKeyError: a key stands twice.
+    """
     found = dict(pairs)
     if len(found) < len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
-        raise _NotJsonError(f"the key {as_unicode(twice[:40])!r} stands twice")
+        raise RepeatedKeyError(f"the key {as_unicode(twice[:40])!r} stands twice")
     return found
 
 
-_STRICT = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant, parse_float=_finite)
+_STRICT = json.JSONDecoder(object_pairs_hook=object_with_keys_once, parse_constant=_constant, parse_float=_finite)
 _LENIENT = json.JSONDecoder()
 
 

@@ -158,13 +158,19 @@ def test_a_path_that_gin_hides_is_named(tmp_path, capsys, name):
     assert stopped.value.code == 2 and said.count("\n") == 1 and str(tmp_path / name)[:80] in said
 
 
-def test_an_output_without_all_signs_ends_no_command():
+_ASCII = {"PYTHONIOENCODING": "ascii"}
+_NO_LOCALE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}  # its handler is "surrogateescape"
+
+
+@pytest.mark.parametrize("more", [_ASCII, _NO_LOCALE], ids=["ascii", "C"])
+def test_an_output_without_all_signs_ends_no_command(more):
     code = (
         "from rich.console import Console\nfrom flan_jax.errors import FlanError, one_line_errors\n"
         "with one_line_errors():\n"
         "    Console(markup=False, emoji=False).print('a · ☃')\n    print('é')\n    raise FlanError('no ☃ here.')\n"
     )
-    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    code = code.encode("ascii", "backslashreplace").decode()
+    environment = os.environ | more
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (2, "flan_jax: no \\u2603 here.\n")
     assert done.stdout == "a \\xb7 \\u2603\n\\xe9\n"

@@ -1,9 +1,10 @@
 """The report of one or more evaluations: Markdown, JSON, and one HTML page with plots that needs no other file.
 
 `runs` reads finished evaluations, and `harness` those of lm-evaluation-harness. `values` and `evidence` take from the
-predictions what results do not hold. `statistics` and `comparisons` compute. `tables`, `details`, `notes`, `plots` and
-`page` show. If there are several runs, the others are compared with the first one, and the worst examples are those of
-the last one.
+predictions what results do not hold, and `pairing` pairs them. `sound` and `agreement` refuse what cannot be; `asked`,
+`gold` and `copies` say what may be compared or averaged. `statistics` and `comparisons` compute. `tables`, `details`,
+`notes`, `plots` and `page` show. If there are several runs, the others are compared with the first one, and the worst
+examples are those of the last one.
 """
 
 from __future__ import annotations
@@ -157,6 +158,7 @@ def _comparison(comparison: Comparison) -> dict[str, Any]:
         "clusters": {name: found.to_dict() for name, found in comparison.clusters.items()},
         "apart": comparison.apart,
         "reworded": comparison.reworded,
+        "other_exemplars": comparison.other_exemplars,
     }
 
 

@@ -12,9 +12,10 @@ import numpy as np
 from flan_jax import catalog
 from flan_jax.evaluation import clusters
 from flan_jax.reporting import statistics
+from flan_jax.reporting.pairing import asked_alike, groups_of_both, has_other_exemplars, pair, same_templates
 from flan_jax.reporting.runs import Run, UnusableError, common, dataset_names
 from flan_jax.reporting.statistics import LEVEL, MIN_PAIRS, Interval
-from flan_jax.reporting.values import Values, asked_alike, groups_of_both, pair, same_templates
+from flan_jax.reporting.values import Values
 
 TOO_FEW = f"n < {MIN_PAIRS}"
 
@@ -86,6 +87,7 @@ class Comparison:
       apart: {dataset that both have: why it is not compared}.
       reworded: the compared datasets that were asked in other words, or in other templates. Such a difference is of
         model and wording together.
+      other_exemplars: those that two logs asked alike, with other exemplars before some record.
     """
 
     first: str
@@ -94,6 +96,7 @@ class Comparison:
     clusters: dict[str, Difference]
     apart: dict[str, str]
     reworded: list[str]
+    other_exemplars: list[str]
 
 
 def compare(runs: Sequence[Run], values: Mapping[str, Mapping[str, Values]], seed: int) -> list[Comparison]:
@@ -132,7 +135,7 @@ def _compare(
     means: Mapping[str, clusters.Common],
     seed: int,
 ) -> Comparison:
-    found = Comparison(first.name, other.name, {}, {}, {}, [])
+    found = Comparison(first.name, other.name, {}, {}, {}, [], [])
     for name in names:
         a, b = values[first.name].get(name), values[other.name].get(name)
         if a is None or b is None:
@@ -153,6 +156,8 @@ def _compare(
             found.datasets[name] = _difference(a, b, rng)
             if not asked_alike(a, b):
                 found.reworded.append(name)
+            elif has_other_exemplars(a, b):
+                found.other_exemplars.append(name)
         except UnusableError as error:
             found.apart[name] = str(error)
     for cluster, over in means.items():

@@ -14,7 +14,7 @@ import numpy as np
 from flan_jax.errors import FlanError
 from flan_jax.files import AnyPath, user_path
 from flan_jax.json_lines import from_json
-from flan_jax.reporting import statistics, values
+from flan_jax.reporting import pairing, statistics
 from flan_jax.reporting.comparisons import Comparison, compare
 from flan_jax.reporting.runs import Run, UnusableError, dataset_names, predictions
 from flan_jax.reporting.statistics import Calibration, Interval
@@ -74,7 +74,7 @@ def gather(runs: Sequence[Run], contamination: str | AnyPath | None = None, *, s
             rows: dict[int, list[dict[str, Any]]] = {}
             try:
                 if run.members:
-                    found[run.name][name] = values.as_one([_read(one, name)[0] for one in run.members])
+                    found[run.name][name] = pairing.as_one([_read(one, name)[0] for one in run.members])
                     rows = predictions(run.members[-1], name)
                 else:
                     found[run.name][name], rows = _read(run, name)
@@ -148,7 +148,7 @@ def worst_examples(rows: Mapping[int, Sequence[dict[str, Any]]], count: int = WO
 
 def _clean_subsets(found: Mapping[str, Mapping[str, Values]], path: AnyPath) -> dict[str, dict[str, dict[str, Any]]]:
     try:
-        checked = from_json(path.read_text(encoding="utf-8"))["datasets"]
+        checked = from_json(path.read_text(encoding="utf-8"), keys_once=True)["datasets"]
         split = {
             name: tuple({record["hash"] for record in s["test"][part]} for part in ("clean", "dirty"))
             for name, s in checked.items()

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from flan_jax import catalog
 from flan_jax.evaluation import clusters
+from flan_jax.json_lines import to_json
+from flan_jax.reporting import asked
 from flan_jax.reporting.runs import Run, dataset_names, metric
 from flan_jax.reporting.tables import NONE, Table, percent
 
@@ -56,10 +58,14 @@ def pairs(runs: Sequence[Run]) -> list[tuple[Run, Run]]:
     return found
 
 
-def _asked(run: Run) -> Mapping[str, Any]:
-    """What must be the same in both runs: the weights, and all settings except the style."""
-    settings = {name: value for name, value in run.results.get("settings", {}).items() if name != "style"}
-    return {"weights": run.results.get("weights", run.results["checkpoint"]), "settings": settings}
+def _asked(run: Run) -> list[str]:
+    """What must be the same in both runs: the weights, and all settings except the style. Of a group, of each run."""
+    found = []
+    for one in run.members or (run,):
+        settings = {name: value for name, value in one.results.get("settings", {}).items() if name != "style"}
+        weights = one.results.get("weights", one.results["checkpoint"])
+        found.append(to_json([one.is_log, weights, dict(sorted(settings.items()))]))
+    return sorted(found)
 
 
 def forms(text: Run, letters: Run) -> list[Form]:
@@ -71,7 +77,7 @@ def forms(text: Run, letters: Run) -> list[Form]:
         if not all(both) or name not in ranked or len({clusters.measured(f) for f in both}) > 1:
             continue
         dev = [[t.get("dev") for t in figures["templates"]] for figures in both]
-        there = all(values and None not in values for values in dev)
+        there = all(values and None not in values for values in dev) and asked.same_dev(both)
         means = tuple(statistics.fmean(values) for values in dev) if there else None
         found.append(Form(name, metric(both[0]), means, tuple(figures["mean"] for figures in both)))
     return found

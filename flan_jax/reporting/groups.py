@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from flan_jax import catalog, protocol
-from flan_jax.data.examples import TEST
+from flan_jax.content import numbered
 from flan_jax.errors import FlanError
 from flan_jax.evaluation import clusters, labels
-from flan_jax.reporting.runs import Run, baseline, dataset_names, template_value, wording
+from flan_jax.reporting import asked, gold
+from flan_jax.reporting.copies import are_one
+from flan_jax.reporting.runs import Run, baseline, dataset_names, predictions, template_value, wording
 from flan_jax.reporting.sound import COUNTS
 
 # Of a dataset's figures, what all runs of a group share.
@@ -105,72 +106,55 @@ def _refuse_unlike(name: str, members: Sequence[Run]) -> None:
         if len(distinct := dict.fromkeys(said)) > 1:
             raise FlanError(f"group {name} has runs {what.format(' and '.join(distinct))}.")
     for number, run in enumerate(members):
-        if same := next((other.name for other in members[:number] if _are_one(other, run)), None):
+        if same := next((other.name for other in members[:number] if are_one(other, run)), None):
             raise FlanError(
                 f"group {name} has {same} and {run.name}, which are the same model, asked the same: a spread over runs "
                 "needs runs of their own."
             )
 
 
-def _are_one(a: Run, b: Run) -> bool:
-    """Whether two runs are one model that was asked the same twice, or copies of one log."""
-    if a.lines is not None or b.lines is not None:
-        return a.lines == b.lines
-    if not a.results.get("weights") or a.results["weights"] != b.results.get("weights"):
-        return False  # earlier versions do not say it
-    seeds = [(run.results.get("settings") or {}).get("seed") for run in (a, b)]
-    return not a.style.draws or seeds[0] == seeds[1]
-
-
-def limits(run: Run, dataset: str) -> dict[str, str]:
-    """How long a prompt and an answer of a dataset might be in a run; of options, no answer is written."""
-    settings = run.results.get("settings") or {}
-    most_in, most_new = (settings.get(f"max_{what}_tokens") for what in ("input", "new"))
-    try:
-        asked = protocol.of(catalog.dataset(dataset), run.style).limited(most_in, max_new_tokens=most_new)
-    except FlanError:  # not in the catalog, or values that are no limits
-        return {"max_input_tokens": str(most_in), "max_new_tokens": str(most_new)}
-    return {"max_input_tokens": str(asked.max_input_tokens)} | (
-        {} if asked.ranked else {"max_new_tokens": str(asked.max_new_tokens)}
-    )
-
-
 def _apart(members: Sequence[Run], each: Sequence[Mapping[str, Any]], dataset: str) -> str:
     """Why the figures of a dataset cannot be averaged over runs; empty if they can."""
-    most = [limits(run, dataset) for run in members]
     said: dict[str, list[str]] = {
         "are measured by {}": [clusters.measured(f) for f in each],
         "have answers filtered by {}": [str(f.get("filter") or "nothing") for f in each],
         "have {} examples": [str(f["examples"]) for f in each],
         "are {}": [str(f["label"]) for f in each],
-        **{f"have {limit} {{}}": [one[limit] for one in most] for limit in most[0]},
     }
     for why, values in said.items():
         if len(distinct := dict.fromkeys(values)) > 1:
             return why.format(" and ".join(distinct))
-    if len({records_of(f) for f in each} - {""}) > 1:
+    if len({asked.records_of(f) for f in each} - {""}) > 1:
         return "have other records"
     if len({str(sorted((t["template"], wording(t)) for t in f["templates"])) for f in each}) > 1:
         return "were asked with other templates"
-    if len({str(sorted(_shown(run, dataset))) for run in members if run.lines is not None}) > 1:
-        return "were asked in other words"
-    given = [str({**(run.results.get("settings") or {}), "seed": None, "computation": None}) for run in members]
-    if len(set(given)) == 1 and len({f["protocol"] for f in each if f.get("protocol")}) > 1:
-        return "were asked by other protocols"
+    if why := _logs_apart(members, dataset):
+        return why
+    unlike = [one for one in asked.differences(members, dataset) if one.key not in asked.SAID]
+    return f"were {unlike[0].said}" if unlike else ""
+
+
+def _logs_apart(members: Sequence[Run], dataset: str) -> str:
+    """Why another program's logs of a dataset cannot be averaged; empty if they can.
+
+    Of logs with exemplars the document and what stands around it are compared: the exemplars may be others.
+    """
+    first, *others = [_by_document(run, dataset) for run in members if run.is_log] or [{}]
+    for other in others:
+        if first.keys() != other.keys() or any(_shown(first[key]) != _shown(other[key]) for key in first):
+            return "were asked in other words"
+        if why := gold.apart((gold.of_line(first[key]), gold.of_line(other[key])) for key in first):
+            return f"have {why}"
     return ""
 
 
-def _shown(run: Run, dataset: str) -> list[tuple[str, str]]:
-    """What another program's log showed of each document, without exemplars where it says so."""
-    lines = [line for of in (run.lines or {}).get(dataset, {}).values() for line in of]
-    return [(str(line.get("hash")), str(line.get("asked", line.get("prompt")))) for line in lines]
+def _by_document(run: Run, dataset: str) -> dict[str, Mapping[str, Any]]:
+    lines = [line for of in predictions(run, dataset).values() for line in of]
+    return dict(zip(numbered([str(line["hash"]) for line in lines]), lines, strict=True))
 
 
-def records_of(figures: Mapping[str, Any]) -> str:
-    """A digest of the test records of a dataset's figures; empty if results do not say it."""
-    data = figures.get("data")
-    of_test = data.get(TEST) if isinstance(data, Mapping) else None
-    return str(of_test.get("digest", "")) if isinstance(of_test, Mapping) else ""
+def _shown(line: Mapping[str, Any]) -> str:
+    return str(line.get("shown", line.get("asked")))
 
 
 def _ways_of_tuning(members: Sequence[Run]) -> dict[str, Any]:
@@ -194,6 +178,8 @@ def _averaged(each: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     def average(values: Sequence[float | None]) -> float | None:
         return None if any(v is None for v in values) else float(np.mean(values))
 
+    if not asked.same_dev(each):  # means over other examples each are of nothing
+        each = [_without_dev(figures) for figures in each]
     of_ways = _ways_averaged(each)
     by_number = [{t["template"]: t for t in figures["templates"]} for figures in each]
     templates = []
@@ -233,6 +219,11 @@ def _averaged(each: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "metric_versions": {m: v for m, v in versions[0].items() if all(of.get(m) == v for of in versions)},
         "templates": templates,
     }
+
+
+def _without_dev(figures: Mapping[str, Any]) -> dict[str, Any]:
+    templates = [{**t, "dev": None} for t in figures["templates"]]
+    return {**figures, "best_dev": None, "dev_ways": None, "templates": templates}
 
 
 def _ways_averaged(each: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

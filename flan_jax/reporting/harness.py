@@ -8,11 +8,10 @@ was tuned on; scores of other models are labelled unknown. What is computed here
 from __future__ import annotations
 
 import collections
-import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,15 +21,13 @@ from flan_jax.data.examples import TEST
 from flan_jax.errors import FlanError
 from flan_jax.evaluation import labels
 from flan_jax.files import AnyPath, is_remote, user_path
-from flan_jax.json_lines import as_unicode, read_json_lines
-from flan_jax.reporting import sound
+from flan_jax.json_lines import as_unicode, object_with_keys_once, read_json_lines
+from flan_jax.reporting import log_samples, sound
+from flan_jax.reporting.log_samples import is_share
 from flan_jax.reporting.runs import Run
 
 CLUSTER = "lm-evaluation-harness"  # the cluster of tasks that are none of our datasets
-TOLERANCE = 1e-6  # between a mean of the samples and the harness's own figure
 _MEANS = ("acc", "acc_norm", "exact_match", "em")  # metrics that are nothing but means over samples
-
-Sample = Mapping[str, Any]
 
 
 def is_log(folder: str | AnyPath) -> bool:
@@ -91,6 +88,8 @@ def load(name: str, folder: str | AnyPath) -> Run:
         "harness": f"lm-evaluation-harness {version}",
         "tuning": {"status": "nobody says what it was tuned on", "datasets": [], "clusters": []},
         **(_ours(newest) or {}),
+        "identity": _identity(newest),
+        "dtype": _dtype(newest),
         "datasets": datasets,
         "clusters": {},
         "skipped": [{"dataset": task, "reason": why} for task, why in skipped.items()],
@@ -125,6 +124,31 @@ def _model_of(whole: Mapping[str, Any]) -> str:
     return " ".join(str(one) for one in about if one)
 
 
+def _identity(whole: Mapping[str, Any]) -> str:
+    """What says that two logs are of one model; empty if a log says too little.
+
+    Of ours it is the digest of the checkpoint, wherever it lies, and all other arguments that make it another model.
+    """
+    config = whole["config"]
+    if not (given := config.get("model_args")):
+        return ""
+    digest = config["flan_jax"].get("checkpoint_digest") if _ours(whole) else None
+    if not digest:
+        return _model_of(whole)
+    args = given if isinstance(given, dict) else dict(one.partition("=")[::2] for one in str(given).split(","))
+    return " ".join([str(digest), *sorted(f"{k}={v}" for k, v in args.items() if k not in _NO_MODEL)])
+
+
+def _dtype(whole: Mapping[str, Any]) -> str | None:
+    """What the harness's own engine computes in, such as "bfloat16"; None of others, which do not say it."""
+    said = whole["config"].get("model_dtype")
+    return said.removeprefix("torch.") if isinstance(said, str) and said.startswith("torch.") else None
+
+
+# Arguments of our engine that say where its model lies and how it is computed.
+_NO_MODEL = ("checkpoint", "batch_size", "max_batch_size", "device")
+
+
 def _ours(whole: Mapping[str, Any]) -> dict[str, Any] | None:
     """What our own engine says of its model in a log, see `lm_eval.model`; None of another's, or if it cannot be so."""
     about = whole["config"].get("flan_jax")
@@ -150,7 +174,9 @@ def dataset_of(task: str) -> str:
 
 def _results(path: AnyPath) -> dict[str, Any]:
     try:
-        whole = as_unicode(json.loads(path.read_text(encoding="utf-8-sig")))  # its standard errors may be NaN
+        whole = as_unicode(
+            json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=object_with_keys_once)
+        )  # its standard errors may be NaN
     except (OSError, ValueError) as error:
         raise FlanError(f"{path} is no results of lm-evaluation-harness ({error}).") from error
     if not isinstance(whole, dict) or not isinstance(whole.get("results"), dict):
@@ -171,9 +197,9 @@ def _task(
     """(figures, predictions) of a task, or why there are none."""
     samples = []
     for line in read_json_lines(path, strict=False):
-        if problem := line.problem or _problem(line.value):
+        if problem := line.problem or log_samples.problem_of(line.value):
             raise FlanError(f"{path}, line {line.number}, is no sample: {problem}.")
-        samples.append(_as_today(line.value, results))
+        samples.append(log_samples.as_today(line.value, results))
     if not samples:
         return "its log holds no sample"
     used = samples[0].get("filter", "none")  # if there are several filters, the first
@@ -193,41 +219,48 @@ def _task(
         values = [sample.get(key) for sample in samples]
         if key not in shown or key not in samples[0]["metrics"]:
             continue
-        if bad := [s for s, v in zip(samples, values, strict=True) if not (_is_share(v) or isinstance(v, bool))]:
+        if bad := [s for s, v in zip(samples, values, strict=True) if not (is_share(v) or isinstance(v, bool))]:
             said = json.dumps(bad[0].get(key))[:40]
             raise FlanError(f"{path}: document {bad[0]['doc_id']} has {key} {said}, which is no share: run it again.")
         _check(task, key, float(np.mean(values)), shown[key], path)
-    found = [_ranked(sample, path) for sample in samples] if "acc" in samples[0]["metrics"] else []
+    found = [log_samples.ranked(sample, path) for sample in samples] if "acc" in samples[0]["metrics"] else []
     if found and all(found):
         key, metric, values = "acc", "accuracy", [float(np.argmax(f["loglikelihood"]) == f["answer"]) for f in found]
     else:
-        key = next((m for m in samples[0]["metrics"] if _is_mean(m, samples, shown)), "")
+        key = next((m for m in samples[0]["metrics"] if log_samples.is_mean(m, samples, shown)), "")
         if not key:
             return "none of its metrics is a mean over examples"
         metric, values = key, [float(sample[key]) for sample in samples]
-        found = [_scored(sample, value) for sample, value in zip(samples, values, strict=True)]
+        found = [log_samples.scored(sample, value) for sample, value in zip(samples, values, strict=True)]
+    config = whole["configs"].get(task)
+    config = config if isinstance(config, dict) else {}
+    shots = _shots(task, whole)
+    if shots:
+        found = [
+            line | {"shown": log_samples.shown(sample, config, whole)}
+            for line, sample in zip(found, samples, strict=True)
+        ]
     mean = float(np.mean(values))
     _check(task, key, mean, shown.get(key), path)
     dataset = dataset_of(task)
     cluster = next((d.cluster for d in catalog.datasets() if d.name == dataset), CLUSTER)
-    version = (
-        f"lm-evaluation-harness {whole.get('lm_eval_version', '')}, task version {whole.get('versions', {}).get(task)}"
-    )
+    task_version = whole["versions"].get(task)
+    version = f"lm-evaluation-harness {whole.get('lm_eval_version', '')}, task version {task_version}"
     error = shown.get(f"{key}_stderr")
-    config = whole["configs"].get(task)
-    asked = config.get("doc_to_text") if isinstance(config, dict) else None
+    asked = config.get("doc_to_text")
     ours = _ours(whole)
     status = sound.status_of(dataset, cluster, ours["tuning"]) if ours and cluster != CLUSTER else labels.UNKNOWN
     figures = {
         "cluster": cluster,
         "paper_dataset": dataset,
         "status": status,
-        "label": f"{_shots(task, whole)}, {status}",
+        "label": f"{_label(shots)}, {status}",
         "metric": metric,
         "filter": used,
         "lower_is_better": _is_lower_better(whole, task, key),
-        "options_read": metric == "accuracy" or not any(_has_options(sample) for sample in samples),
+        "options_read": metric == "accuracy" or not any(log_samples.has_options(sample) for sample in samples),
         "headline_metric": {"name": metric, "key": metric, "version": f"{version}, filter {used}"},
+        "task_version": None if task_version is None else str(task_version),
         "examples": len(samples),
         "data": {TEST: {"records": len(samples), "digest": content.digest(sorted(s["doc_hash"] for s in samples))}},
         "mean": mean,
@@ -238,7 +271,7 @@ def _task(
         "majority": None,
         "copied": None,
         "stderr": error if isinstance(error, float) and math.isfinite(error) else None,
-        "metrics": {m: 100 * v for m, v in shown.items() if _is_share(v) and not m.endswith("_stderr") and m != key},
+        "metrics": {m: 100 * v for m, v in shown.items() if is_share(v) and not m.endswith("_stderr") and m != key},
         "metric_versions": dict.fromkeys(shown, version),
         "templates": [
             {"template": 0, "value": mean, "dev": None} | ({"input": asked} if isinstance(asked, str) else {})
@@ -255,135 +288,20 @@ def _is_lower_better(whole: Mapping[str, Any], task: str, metric: str) -> bool:
 
 def _check(task: str, metric: str, mean: float, shown: Any, path: AnyPath) -> None:
     """Refuses samples whose mean is not the figure of the results."""
-    if not sound.is_number(shown) or not abs(mean - shown) <= TOLERANCE:
+    if not sound.is_number(shown) or not abs(mean - shown) <= log_samples.TOLERANCE:
         raise FlanError(f"{path} gives {metric} {mean:.4f} for {task}, and its results {shown}: they do not belong.")
 
 
-def _shots(task: str, whole: Mapping[str, Any]) -> str:
-    """The number of exemplars of a task, wherever the harness's version writes it."""
+def _shots(task: str, whole: Mapping[str, Any]) -> int | None:
+    """The number of exemplars of a task, wherever the harness's version writes it; None if it does not."""
     of_task = whole["configs"].get(task)
     said = (
         whole["n-shot"].get(task),
         of_task.get("num_fewshot") if isinstance(of_task, dict) else None,
         whole["config"].get("num_fewshot"),
     )
-    number = next((n for n in said if isinstance(n, int) and not isinstance(n, bool) and n >= 0), None)
-    return "exemplars unknown" if number is None else f"few-shot ({number})" if number else "zero-shot"
+    return next((n for n in said if isinstance(n, int) and not isinstance(n, bool) and n >= 0), None)
 
 
-def _problem(sample: Any) -> str:
-    """What is wrong with a line of samples; empty if nothing is."""
-    if not isinstance(sample, dict) or not isinstance(sample.get("doc_hash"), str) or "doc_id" not in sample:
-        return "it has no doc_hash"
-    if not isinstance(sample.get("metrics", []), list):
-        return "its metrics are no list of names"
-    if not isinstance(sample.get("doc", {}), dict):
-        return "its doc is no object"
-    if not isinstance(sample.get("filtered_resps", []), list):
-        return "its filtered_resps are no list"
-    arguments = sample.get("arguments", {})
-    values = arguments.values() if isinstance(arguments, dict) else arguments if isinstance(arguments, list) else [None]
-    return "" if all(isinstance(one, dict | list) for one in values) else "its arguments are neither names nor lists"
-
-
-def _as_today(sample: dict[str, Any], results: Mapping[str, Any]) -> dict[str, Any]:
-    """A sample in the form that harnesses since 0.4.8 write.
-
-    Earlier ones list its arguments and do not name its metrics.
-    """
-    sample.setdefault("metrics", [name for key in results if (name := key.partition(",")[0]) in sample])
-    arguments = sample.get("arguments", {})
-    listed = arguments if isinstance(arguments, list) else list(arguments.values())
-    sample["arguments"] = {
-        f"gen_args_{i}": one if isinstance(one, dict) else {f"arg_{j}": part for j, part in enumerate(one)}
-        for i, one in enumerate(listed)
-    }
-    return sample
-
-
-def _is_share(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
-
-
-def _is_mean(metric: str, samples: Sequence[Sample], shown: Mapping[str, Any]) -> bool:
-    """Whether a metric has a share for each example, whose mean the harness reports."""
-    values = [sample.get(metric) for sample in samples]
-    if not all(_is_share(v) or isinstance(v, bool) for v in values) or not _is_share(shown.get(metric)):
-        return False
-    return abs(float(np.mean(values)) - shown[metric]) <= TOLERANCE
-
-
-def _ranked(sample: Sample, path: AnyPath) -> dict[str, Any] | None:
-    """A prediction with ranked options; None if the sample's accuracy is not that of the likeliest option."""
-    arguments = list(sample.get("arguments", {}).values())
-    scores = _scores(sample.get("filtered_resps", ()))
-    if not all(map(math.isfinite, scores)):
-        raise FlanError(f"{path}: the scores of document {sample['doc_id']} are not finite: no option is the highest.")
-    if len(arguments) < len(scores):
-        return None
-    half = len(scores) // 2
-    if half and len(scores) == 2 * half and _are_without_context(arguments[half : len(scores)]):
-        scores, arguments = scores[:half], arguments[:half]  # what acc_mutual_info subtracts is no option
-    if len(scores) < 2 or not re.fullmatch(r"[0-9]{1,6}", str(sample.get("target", ""))):
-        return None
-    answer = int(sample["target"])
-    if answer >= len(scores) or float(np.argmax(scores) == answer) != sample.get("acc"):
-        return None
-    contexts, options = ([_text(a.get(key, "")) for a in arguments] for key in ("arg_0", "arg_1"))
-    if len(set(options)) == 1:  # the contexts differ, as in Winogrande
-        contexts, options = options, contexts
-    return _line(sample, contexts[0]) | {
-        "options": [option.strip() for option in options[: len(scores)]],
-        "answer": answer,
-        "loglikelihood": scores,
-    }
-
-
-def _scores(responses: Sequence[Any]) -> list[float]:
-    """The log-likelihoods in pairs with whether a text is the greedy answer; none if these are no such pairs."""
-    pairs = [one for one in responses if isinstance(one, list) and one and _is_number(one[0])]
-    return [float(pair[0]) for pair in pairs] if len(pairs) == len(responses) else []
-
-
-def _has_options(sample: Sample) -> bool:
-    """Whether several texts were scored for one document."""
-    return len(_scores(sample.get("filtered_resps", ()))) > 1
-
-
-def _are_without_context(arguments: Sequence[Mapping[str, Any]]) -> bool:
-    return all(argument.get("arg_0") == "" for argument in arguments)
-
-
-def _text(value: Any) -> str:
-    """An argument as text; a chat's messages are a list."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _is_number(text: Any) -> bool:
-    try:
-        float(text)
-    except (TypeError, ValueError):
-        return False
-    return True
-
-
-def _scored(sample: Sample, value: float) -> dict[str, Any]:
-    arguments = list(sample.get("arguments", {}).values()) or [{}]
-    said = sample.get("filtered_resps") or [""]
-    text = said[0] if isinstance(said[0], str) else json.dumps(said[0], ensure_ascii=False)
-    if len(scores := _scores(said)) > 1:  # of options that cannot be read
-        text = f"option {int(np.argmax(scores)) + 1}"
-    references = {"prediction": text, "references": [str(sample.get("target", ""))]}
-    return _line(sample, _text(arguments[0].get("arg_0", ""))) | references | {"score": value}
-
-
-def _line(sample: Sample, prompt: str) -> dict[str, Any]:
-    asked = [[_text(one.get(key, "")) for key in ("arg_0", "arg_1")] for one in sample.get("arguments", {}).values()]
-    return {
-        "id": str(sample["doc_id"]),
-        "hash": str(sample["doc_hash"]),
-        "template": 0,
-        "prompt": prompt,
-        "asked": hashlib.sha256(json.dumps(asked).encode(errors="surrogatepass")).hexdigest(),
-        "doc": sample.get("doc", {}),
-    }
+def _label(shots: int | None) -> str:
+    return "exemplars unknown" if shots is None else f"few-shot ({shots})" if shots else "zero-shot"

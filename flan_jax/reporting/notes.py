@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import collections
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from flan_jax import catalog
 from flan_jax.data import drafts
 from flan_jax.evaluation import clusters
-from flan_jax.reporting import forms
+from flan_jax.reporting import asked, forms
 from flan_jax.reporting.comparisons import Comparison, tests
 from flan_jax.reporting.evidence import NOT_AT_HAND, Evidence
-from flan_jax.reporting.groups import limits
 from flan_jax.reporting.runs import SAME, Run, baseline, baselines, common, dataset_names, metric
 from flan_jax.reporting.statistics import LEVEL, MIN_PAIRS, PERMUTATIONS, REPLICATES
 from flan_jax.reporting.tables import cluster_title, percent
@@ -95,19 +94,43 @@ def of_comparison(comparison: Comparison, runs: Sequence[Run]) -> Iterable[str]:
             f"{pair}: {', '.join(comparison.reworded)} asked in other words, or with other templates. There the "
             "difference is of model and wording together."
         )
+    if comparison.other_exemplars:
+        yield (
+            f"{pair}: {', '.join(comparison.other_exemplars)} asked with other exemplars. There the difference is of "
+            "model and exemplars together."
+        )
     both = [set(run.datasets) for run in runs if run.name in (comparison.first, comparison.other)]
     compared = [run for run in runs if run.name in (comparison.first, comparison.other)]
-    other_limits: dict[str, list[str]] = {}
-    for name in comparison.datasets:
-        first, *others = (limits(run, name) for run in compared)
-        for limit, most in first.items():
-            if any(one.get(limit) != most for one in others):
-                said = " and ".join([most, *(str(one.get(limit)) for one in others)])
-                other_limits.setdefault(f"{limit} {said}", []).append(name)
-    for said, names in other_limits.items():
-        yield f"{pair}: {', '.join(names)} asked with {said}. There the difference is of model and limit together."
+    reworded = {(asked.PROTOCOL, name) for name in comparison.reworded}  # of which it is said already
+    for one, names in _unlike(compared, comparison.datasets, reworded).items():
+        yield f"{pair}: {', '.join(names)} {one.said}. There the difference is of model and {one.of} together."
     if not set.intersection(*both):
         yield f"{pair}: nothing is compared, as they have no dataset in common."
+
+
+def _unlike(
+    runs: Sequence[Run], datasets: Iterable[str], known: Collection[tuple[str, str]] = ()
+) -> dict[asked.Unlike, list[str]]:
+    """In what runs were not asked alike, with the datasets; without what is known by (key, dataset)."""
+    found: dict[asked.Unlike, list[str]] = {}
+    for name in datasets:
+        for one in asked.differences(runs, name):
+            if (one.key, name) not in known:
+                found.setdefault(one, []).append(name)
+    return found
+
+
+def _of_group(group: Run) -> Iterable[str]:
+    """What the runs of a group do not share, besides models and seeds."""
+    seeds = {(key, name) for key in asked.SEEDS for name in group.datasets}
+    for one, names in _unlike(group.members, group.datasets, seeds).items():
+        yield (
+            f"{group.name}: its runs were {one.said} on {', '.join(names)}. Their mean and spread are of models and "
+            f"{one.of} together."
+        )
+    each = {name: [figures for run in group.members if (figures := run.figures(name))] for name in group.datasets}
+    if other := [name for name, figures in each.items() if not asked.same_dev(figures)]:
+        yield f"{group.name}: its runs have other dev examples of {', '.join(other)}, so nothing is best on dev there."
 
 
 def _of_examples(runs: Sequence[Run], evidence: Evidence) -> Iterable[str]:
@@ -215,6 +238,8 @@ def _of_mean(over: Any) -> Iterable[str]:
 def _of_run(run: Run, evidence: Evidence) -> Iterable[str]:
     results = run.results
     yield _what(run)
+    if run.members:
+        yield from _of_group(run)
     if draft := drafts.said_of(results):
         yield f"{run.name} was tuned on {draft}."
     yield from of_unusable(run.name, evidence)

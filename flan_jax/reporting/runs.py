@@ -13,8 +13,8 @@ from flan_jax.errors import FlanError
 from flan_jax.evaluation import clusters, labels
 from flan_jax.evaluation.figures import FILES
 from flan_jax.files import AnyPath, user_path
-from flan_jax.json_lines import NotFiniteNumber, as_unicode, from_json, read_lines
-from flan_jax.reporting import sound
+from flan_jax.json_lines import NotFiniteNumber, RepeatedKeyError, as_unicode, from_json, read_lines
+from flan_jax.reporting import agreement, sound
 
 NOT_RECORDED = "not recorded"
 SAME = 5e-4  # baselines that differ by less are shown alike
@@ -48,9 +48,14 @@ class Run:
         return styles.parse(self.results.get("settings", {}).get("style", styles.INSTRUCTIONS))
 
     @property
+    def is_log(self) -> bool:
+        """Whether it is the log of another program, which asks and counts in its own way."""
+        return "harness" in self.results
+
+    @property
     def title(self) -> str:
         """The name with the kind of its prompts: "tuned · few-shot (5)", "untuned · zero-shot · gpt3"."""
-        if "harness" in self.results:
+        if self.is_log:
             return f"{self.name} · {self.results['harness']}"
         rest = dataclasses.replace(self.style, shots=0, shared=False).name
         parts = [self.name, labels.shots(self.style), *([rest] if rest != styles.INSTRUCTIONS else [])]
@@ -91,8 +96,8 @@ def load_run(name: str, output_dir: str | AnyPath, split: str = TEST) -> Run:
     if folder.is_file():
         raise FlanError(f"{output_dir} is a file: give the folder that it is in.")
     try:
-        results = as_unicode(from_json(path.read_text(encoding="utf-8-sig")))
-    except NotFiniteNumber as error:
+        results = as_unicode(from_json(path.read_text(encoding="utf-8-sig"), keys_once=True))
+    except (NotFiniteNumber, RepeatedKeyError) as error:
         raise FlanError(f"{path} is no result ({error}): run python -m flan_jax.eval again.") from error
     except OSError as error:
         raise FlanError(f"no readable {path.name} in {output_dir}: run python -m flan_jax.eval first.") from error
@@ -111,6 +116,7 @@ def load_run(name: str, output_dir: str | AnyPath, split: str = TEST) -> Run:
         problem = sound.problem_of_figures(figures)
         if not problem and of not in (None, figures["cluster"]):
             problem = f"has the cluster {figures['cluster']!r}, and is of {of!r}"
+        problem = problem or agreement.problem_of(dataset, figures, split)
         problem = problem or sound.problem_of_label(dataset, figures, results)
         if problem:
             raise FlanError(

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from flan_jax import catalog, styles
+from flan_jax import catalog
 from flan_jax.content import numbered
 from flan_jax.errors import FlanError
 from flan_jax.evaluation.clusters import headline_metric
 from flan_jax.evaluation.figures import headline, headline_statistics, ranked, right_options
-from flan_jax.metrics import Metric, metric
-from flan_jax.reporting import matching
-from flan_jax.reporting.runs import NOT_RECORDED, UnusableError, template_value, wording
+from flan_jax.metrics import metric
+from flan_jax.reporting import gold, matching
+from flan_jax.reporting.gold import Gold
+from flan_jax.reporting.runs import UnusableError, template_value, wording
 from flan_jax.reporting.samples import Sample, of_mean
 from flan_jax.reporting.statistics import Calibration, option_probabilities
 
@@ -58,6 +58,8 @@ class Values:
       prompts: the prompts of the examples with the first template.
       documents: the records in another program's log, whose digests differ from ours; None for our predictions.
       asked: digests of all that the other program asked of each, contexts and continuations; empty for ours.
+      shown: the same without exemplars, where a log has some.
+      golds: the right answers.
       passages: what each example shares with others, such as its conversation; all different if nothing is shared.
       statistics: for each run of a group, or for the single run, what the examples add to the sums behind the metric,
         [E, T, K]; empty if examples have values.
@@ -76,6 +78,8 @@ class Values:
     prompts: tuple[str, ...] = ()
     documents: tuple[Mapping[str, Any], ...] | None = None
     asked: tuple[str, ...] = ()
+    shown: tuple[str, ...] = ()
+    golds: tuple[Gold, ...] = ()
     passages: tuple[str, ...] = ()
     statistics: tuple[np.ndarray, ...] = ()
     value_of: Callable[[np.ndarray], np.ndarray] = of_mean
@@ -117,8 +121,8 @@ class Values:
     @property
     def macro_f1(self) -> float | None:
         """Macro F1, averaged over the templates."""
-        found = [a.macro_f1 for a in self.answers]
-        return None if None in found else float(np.mean(found))
+        found = [a.macro_f1 for a in self.answers if a.macro_f1 is not None]
+        return float(np.mean(found)) if len(found) == len(self.answers) else None
 
 
 def values_of(rows: Mapping[int, Sequence[Line]], figures: Mapping[str, Any], style: str) -> Values:
@@ -160,7 +164,7 @@ def values_of(rows: Mapping[int, Sequence[Line]], figures: Mapping[str, Any], st
             by_key = dict(zip(keyed[number], found, strict=True))
             values_TxE.append([by_key[key] for key in keys])
         else:
-            _check(number, float(summed.metric.of_sums(summed.of[number].sum(0))), listed[number], True)
+            _check(number, float(summed.value_of(summed.of[number].sum(0))), listed[number], True)
             by_key = dict(zip(keyed[number], summed.of[number], strict=True))
             statistics_TxE.append([by_key[key] for key in keys])
         answers.append(_answers(lines, choices, same_options))
@@ -183,15 +187,14 @@ def values_of(rows: Mapping[int, Sequence[Line]], figures: Mapping[str, Any], st
         prompts=tuple(p.get("prompt", "") for p in lines),
         documents=documents,
         asked=tuple(str(p["asked"]) for p in lines) if all("asked" in p for p in lines) else (),
+        shown=tuple(str(p.get("shown", p["asked"])) for p in lines) if all("asked" in p for p in lines) else (),
+        golds=tuple(map(gold.of_line, lines)),
         passages=tuple(
             first_of.setdefault(str(p["hash"]), passage) if hashed else passage
             for p, passage in zip(lines, passages, strict=True)
         ),
-        **(
-            {"statistics": (np.array(statistics_TxE).swapaxes(0, 1),), "value_of": summed.metric.of_sums}
-            if summed
-            else {}
-        ),
+        statistics=() if summed is None else (np.array(statistics_TxE).swapaxes(0, 1),),
+        value_of=of_mean if summed is None else summed.value_of,
     )
 
 
@@ -226,7 +229,7 @@ def said(line: Line) -> str:
 class _Summed:
     """A headline metric without values of single examples, and what the predictions add to its sums, by template."""
 
-    metric: Metric
+    value_of: Callable[[np.ndarray], np.ndarray]
     of: dict[int, np.ndarray]
 
 
@@ -237,14 +240,14 @@ def _summed(rows: Mapping[int, Sequence[Line]], figures: Mapping[str, Any]) -> _
     if not catalog.exists(name):
         return None
     metric = headline(catalog.dataset(name))
-    if metric.statistics is None or metric.headline != headline_metric(figures):
+    if metric.statistics is None or metric.of_sums is None or metric.headline != headline_metric(figures):
         return None
     try:
         found = headline_statistics(catalog.dataset(name), every)
     except (FlanError, KeyError):  # predictions of an earlier version
         return None
     ends = np.cumsum([len(lines) for lines in rows.values()])[:-1]
-    return _Summed(metric, dict(zip(rows, np.split(found, ends), strict=True)))
+    return _Summed(metric.of_sums, dict(zip(rows, np.split(found, ends), strict=True)))
 
 
 def _words(p: Line) -> Sequence[str]:
@@ -276,120 +279,3 @@ def _answers(lines: Sequence[Line], choices: Sequence[int], same_options: bool) 
         return Answers(count / len(lines), most, None)
     right = [[str(_words(p)[i]) for i in right_options(p)] for p in lines]
     return Answers(count / len(lines), most, metric("answer_shares")(right, said)["macro_f1"] / 100)
-
-
-# ---------------------------------------------------------------------------------------------------------- pairing
-
-
-def pair(first: Values, other: Values) -> tuple[np.ndarray, np.ndarray]:
-    """The examples that two runs share, as places in the one and in the other.
-
-    Examples are paired by the digest of their record; if a record occurs several times, one by one. Ids are never used,
-    because other data may have the same ones. With another program's log, examples are paired by the texts of records
-    and prompts.
-
-    Raises:
-      UnusableError: predictions of an earlier version, which do not say what their records are; or no common example.
-    """
-    if (first.documents is None) != (other.documents is None):
-        return _pair_by_text(first, other)
-    if first.hashes is None or other.hashes is None:
-        raise UnusableError("predictions of an earlier version do not say what their records are: evaluate again")
-    places = {key: i for i, key in enumerate(numbered(other.hashes))}
-    found = [(i, places[key]) for i, key in enumerate(numbered(first.hashes)) if key in places]
-    if not found:
-        raise UnusableError("no record is in both")
-    a, b = zip(*found, strict=True)
-    return np.array(a, np.int64), np.array(b, np.int64)
-
-
-def _pair_by_text(first: Values, other: Values) -> tuple[np.ndarray, np.ndarray]:
-    ours, theirs = (first, other) if first.documents is None else (other, first)
-    if styles.parse(ours.style).shots:
-        raise UnusableError(
-            "exemplars in our prompts may be records of the other's log: compare it with a zero-shot run"
-        )
-    if not (found := matching.by_text(ours.prompts, theirs.documents, theirs.prompts)):
-        raise UnusableError("no record of the one's log has its texts in the other's prompts")
-    a, b = (np.array(side, np.int64) for side in zip(*found, strict=True))
-    return (a, b) if ours is first else (b, a)
-
-
-def same_templates(first: Values, other: Values) -> bool:
-    """Whether column t is the same template in both, so that templates can be paired too."""
-    if first.templates != other.templates or first.wordings != other.wordings:
-        return False
-    return first.style == other.style or NOT_RECORDED not in first.wordings
-
-
-def asked_alike(first: Values, other: Values) -> bool:
-    """Whether both runs asked the records that they share in the same words, however many exemplars came before.
-
-    Another program's log has no templates of ours, so there all that was asked is compared, letter by letter.
-
-    Raises:
-      UnusableError: see `pair`.
-    """
-    if first.documents is None and other.documents is None:
-        return same_templates(first, other)
-    if len(first.templates) != len(other.templates):
-        return False
-    a_texts, b_texts = (one.asked if first.asked and other.asked else one.prompts for one in (first, other))
-    return all(a_texts[a] == b_texts[b] for a, b in zip(*pair(first, other), strict=True))
-
-
-def groups_of_both(first: Values, other: Values, a_P: np.ndarray, b_P: np.ndarray) -> np.ndarray:
-    """The number of each pair's passage, from 0: pairs are together if they share one in either run."""
-    edges = []
-    for groups_P in (first.groups(a_P), other.groups(b_P)):
-        last: dict[int, int] = {}
-        for place, group in enumerate(groups_P.tolist()):
-            edges += [(last[group], place)] if group in last else []
-            last[group] = place
-    return np.unique(np.array(matching.joined(len(a_P), edges)), return_inverse=True)[1]
-
-
-def as_one(several: Sequence[Values]) -> Values:
-    """The values of a group of runs: their mean on each example.
-
-    Raises:
-      UnusableError: the runs have other examples or templates, or are measured by different metrics.
-    """
-    if len({v.metric for v in several}) > 1:
-        raise UnusableError("its runs are measured by different metrics")
-    return functools.reduce(_added, enumerate(several[1:], 1), several[0])
-
-
-def _asked_of_both(so_far: Values, other: Values, a_P: np.ndarray, b_P: np.ndarray) -> tuple[str, ...]:
-    """What the runs of a group asked of each example; where they differ, what no other run has."""
-    if not (so_far.asked and other.asked):
-        return ()
-    pairs = [(so_far.asked[a], other.asked[b]) for a, b in zip(a_P, b_P, strict=True)]
-    return tuple(a if a == b else f"{a} or {b}" for a, b in pairs)
-
-
-def _added(so_far: Values, numbered_other: tuple[int, Values]) -> Values:
-    count, other = numbered_other  # number of runs in the mean so far
-    a_P, b_P = pair(so_far, other)
-    if not len(a_P) == len(so_far.ids) == len(other.ids):
-        raise UnusableError(f"its runs share {len(a_P)} of {max(len(so_far.ids), len(other.ids))} records")
-    if not same_templates(so_far, other):
-        raise UnusableError("its runs were asked with other templates")
-    calibrations = [v.calibration for v in (so_far, other) if v.calibration]
-    passages = [f"p{group}" for group in groups_of_both(so_far, other, a_P, b_P).tolist()]
-    kept = dataclasses.replace(
-        so_far,
-        ids=tuple(so_far.ids[i] for i in a_P),
-        hashes=tuple(so_far.hashes[i] for i in a_P),
-        passages=tuple(passages),
-        answers=so_far.answers + other.answers,
-        prompts=tuple(so_far.prompts[i] for i in a_P),
-        documents=None if so_far.documents is None else tuple(so_far.documents[i] for i in a_P),
-        asked=_asked_of_both(so_far, other, a_P, b_P),
-        calibration=sum(calibrations[1:], calibrations[0]) if calibrations else None,
-    )
-    if so_far.values_ExT is None:
-        parts = (*(part[a_P] for part in so_far.statistics), *(part[b_P] for part in other.statistics))
-        return dataclasses.replace(kept, statistics=parts)
-    values_ExT = (count * so_far.values_ExT[a_P] + other.values_ExT[b_P]) / (count + 1)
-    return dataclasses.replace(kept, values_ExT=values_ExT)

@@ -11,7 +11,7 @@ from typing import Any
 from flan_jax.errors import FlanError
 from flan_jax.evaluation import clusters
 from flan_jax.files import AnyPath
-from flan_jax.reporting import comparisons, groups
+from flan_jax.reporting import asked, comparisons, groups
 from flan_jax.reporting import runs as finished
 from flan_jax.reporting.comparisons import Difference
 from flan_jax.reporting.evidence import Evidence, gather
@@ -221,7 +221,7 @@ class Results:
         for run in (run for runs in self._runs.values() for run in runs):
             for dataset, figures in run.datasets.items():
                 counts.setdefault(dataset, {})[figures["examples"]] = run.name
-                if digest := groups.records_of(figures):  # results of the first versions do not say it
+                if digest := asked.records_of(figures):  # results of the first versions do not say it
                     records.setdefault(dataset, {})[digest] = run.name
             for one in run.results["skipped"]:
                 if other := next((name for name in self.arms if self._has_any(name, one["dataset"])), None):

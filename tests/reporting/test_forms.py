@@ -116,3 +116,42 @@ def test_the_ways_to_score_and_the_best_of_them_on_dev(make_run):
     value = figures["mean"] if best == "sum" else figures[f"mean_{best}"]
     assert row[5] == f"{best.replace('_', ' ')} ({100 * value:.1f})"
     assert row[11] == row[12] == "–"
+
+
+@pytest.fixture
+def four(make_run):
+    """Two runs in each form, of the models x and y."""
+    styles = ("instructions", "instructions", "lettered_options", "lettered_options")
+    runs = [make_run(f"r{n}", {"rte": 1.0}, style=style, seed=n) for n, style in enumerate(styles)]
+    for run, weights in zip(runs, "xyyx", strict=True):
+        run.results.update(weights=weights, checkpoint=f"{run.name} step 9")
+    return runs
+
+
+def in_groups(four):
+    return groups.grouped(four, {"text": ["r0", "r1"], "letters": ["r2", "r3"]})
+
+
+def test_groups_of_the_same_models_are_pairs(four):
+    assert [(text.name, letters.name) for text, letters in forms.pairs(in_groups(four))] == [("text", "letters")]
+
+
+@pytest.mark.parametrize("change", [{"weights": "z"}, {"settings": {"style": "lettered_options", "seed": 3}}])
+def test_groups_of_other_models_or_settings_are_no_pairs(four, change):
+    """All of them had "2 checkpoints" in place of weights, and dev chose between four models."""
+    four[3].results.update(change)
+    assert forms.pairs(in_groups(four)) == []
+    assert forms.forms_table(in_groups(four)).rows == []
+
+
+def test_a_group_and_one_of_its_models_are_no_pair(four):
+    assert forms.pairs([*in_groups(four)[:1], *four[2:]]) == []
+
+
+def test_other_dev_examples_choose_no_form(both):
+    text, letters = with_dev(both[0], "rte", [0.2]), with_dev(both[1], "rte", [0.8])
+    for run, digest in ((text, "d1"), (letters, "d2")):
+        run.results["datasets"]["rte"]["data"] = {"dev": {"digest": digest}}
+        run.__dict__.pop("datasets", None)
+    found = {form.dataset: form.better for form in forms.forms(text, letters)}
+    assert found["rte"] is None and found["snli"] is not None

@@ -10,7 +10,7 @@ from flan_jax import reporting
 from flan_jax.errors import FlanError
 from flan_jax.evaluation.clusters import members
 from flan_jax.json_lines import bound_lines, read_lines
-from flan_jax.reporting import details, groups, runs, tables
+from flan_jax.reporting import asked, details, groups, runs, tables
 from flan_jax.reporting.notes import notes
 
 # ---------------------------------------------------------------------------------------------- results on the disk
@@ -243,7 +243,10 @@ def test_a_group_is_of_the_same_records(seeds):
             lambda r: r["datasets"]["rte"]["templates"][0].update(input="{premise} So {hypothesis}?"),
             "its runs were asked with other templates",
         ),
-        (lambda r: r["settings"].update(max_input_tokens=512), "its runs have max_input_tokens 1024 and 512"),
+        (
+            lambda r: r["settings"].update(max_input_tokens=512),
+            "its runs were asked with max_input_tokens 1024 and 512",
+        ),
         (
             lambda r: r["datasets"]["rte"].update(label="zero-shot, seen", status="seen"),
             "its runs are zero-shot, held out and zero-shot, seen",
@@ -354,9 +357,9 @@ def test_other_limits_are_said(make_run):
 def test_limits_of_answers_are_those_of_generated_text(make_run):
     run = make_run("run", {"rte": 0.0})
     run.results["settings"]["max_new_tokens"] = 4
-    assert groups.limits(run, "rte") == {"max_input_tokens": "1024"}
-    assert groups.limits(run, "squad_v1") == {"max_input_tokens": "1024", "max_new_tokens": "4"}
-    assert groups.limits(run, "not_ours") == {"max_input_tokens": "None", "max_new_tokens": "4"}
+    assert asked.limits(run, "rte") == {"max_input_tokens": "1024"}
+    assert asked.limits(run, "squad_v1") == {"max_input_tokens": "1024", "max_new_tokens": "4"}
+    assert asked.limits(run, "not_ours") == {"max_input_tokens": "None", "max_new_tokens": "4"}
 
 
 @pytest.mark.parametrize("below", ["", "reports"])
@@ -524,7 +527,9 @@ def test_a_group_of_which_nothing_is_left_says_why(seeds, tmp_path):
     for number, run in enumerate(seeds[1:]):
         _change(run, lambda r, n=number: r["settings"].update(max_input_tokens=512 + n))
     loaded = [reporting.load_run(run.name, run.output_dir) for run in seeds[1:]]
-    with pytest.raises(FlanError, match="g have no dataset with a result .*its runs have max_input_tokens 512 and 513"):
+    with pytest.raises(
+        FlanError, match="g have no dataset with a result .*its runs were asked with max_input_tokens 512 and 513"
+    ):
         reporting.write(loaded, tmp_path / "out", groups={"g": ["tuned seed *"]})
 
 

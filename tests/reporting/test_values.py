@@ -8,7 +8,7 @@ import pytest
 from flan_jax import catalog, reporting
 from flan_jax.evaluation import figures
 from flan_jax.json_lines import bound_lines, read_lines
-from flan_jax.reporting import runs, tables, values
+from flan_jax.reporting import pairing, runs, tables, values
 from flan_jax.reporting.values import UnusableError
 
 
@@ -131,7 +131,7 @@ def test_runs_pair_by_content_and_not_by_id(make_run, rewrite):
     for path in _files(b, "rte"):
         rewrite(path, other)
     first, second = _values(a, "rte"), _values(b, "rte")
-    places = values.pair(first, second)
+    places = pairing.pair(first, second)
     assert [list(p) for p in places] == [list(range(39))] * 2
 
 
@@ -140,7 +140,7 @@ def test_equal_ids_of_other_data_do_not_pair(make_run, rewrite):
     for path in _files(b, "rte"):
         rewrite(path, lambda i, line: line | {"hash": f"{i + 1000:016x}"})
     with pytest.raises(UnusableError, match="no record is in both"):
-        values.pair(_values(a, "rte"), _values(b, "rte"))
+        pairing.pair(_values(a, "rte"), _values(b, "rte"))
     (comparison,) = reporting.gather([a, b]).comparisons
     assert comparison.datasets == comparison.clusters == {} and comparison.apart == {"rte": "no record is in both"}
 
@@ -161,32 +161,32 @@ def test_records_that_stand_twice_pair_one_by_one(make_run, rewrite):
             rewrite(path, lambda i, line: line | {"hash": f"{i // 2:016x}", "id": "same"})
     first = _values(a, "rte")
     assert len(first.ids) == 40
-    places = values.pair(first, _values(b, "rte"))
+    places = pairing.pair(first, _values(b, "rte"))
     assert len(places[0]) == 40 and len(set(places[1].tolist())) == 40
 
 
 def test_templates_are_the_same_by_their_words(make_run):
     a, b = make_run("a", {"rte": 1.0}), make_run("bc", {"rte": 1.0})
-    assert values.same_templates(_values(a, "rte"), _values(b, "rte"))
+    assert pairing.same_templates(_values(a, "rte"), _values(b, "rte"))
     b.results["datasets"]["rte"]["templates"][0]["input"] = "another wording"
-    assert not values.same_templates(_values(a, "rte"), _values(reporting.Run("bc", b.results, b.output_dir), "rte"))
+    assert not pairing.same_templates(_values(a, "rte"), _values(reporting.Run("bc", b.results, b.output_dir), "rte"))
     old, other = (make_run(n, {"rte": 1.0}, words=False, style=s) for n, s in (("o", "instructions"), ("p", "5_shots")))
-    assert values.same_templates(_values(old, "rte"), _values(old, "rte"))
-    assert not values.same_templates(_values(old, "rte"), _values(other, "rte"))
+    assert pairing.same_templates(_values(old, "rte"), _values(old, "rte"))
+    assert not pairing.same_templates(_values(old, "rte"), _values(other, "rte"))
 
 
 def test_a_group_is_the_mean_of_its_runs(make_run):
     several = [_values(make_run(n, {"rte": 1.0}, seed=i), "rte") for i, n in enumerate("abc")]
-    found = values.as_one(several)
+    found = pairing.as_one(several)
     np.testing.assert_allclose(found.values_ExT, np.mean([v.values_ExT for v in several], axis=0))
     assert found.hashes == several[0].hashes and len(found.answers) == 3 * len(several[0].answers)
     np.testing.assert_allclose(found.calibration.counts_B.sum(), 3 * several[0].calibration.counts_B.sum())
     fewer = _values(make_run("d", {"rte": 1.0}, templates=[0, 2]), "rte")
     with pytest.raises(UnusableError, match="its runs were asked with other templates"):
-        values.as_one([*several, fewer])
+        pairing.as_one([*several, fewer])
     short = _values(make_run("e", {"rte": 1.0}, count=30), "rte")
     with pytest.raises(UnusableError, match="its runs share 30 of 40 records"):
-        values.as_one([*several, short])
+        pairing.as_one([*several, short])
 
 
 # ---------------------------------------------------------------------------------------------- metrics of a whole set
@@ -282,12 +282,12 @@ def test_predictions_that_lack_what_the_metric_needs_have_an_accuracy(make_run, 
 def test_a_group_has_the_mean_of_its_figures_of_sets(make_run):
     name = "wmt14_enfr/en-fr"
     several = [add_texts(make_run(run, {"rte": 1.0}), name, seed) for seed, run in enumerate("abc")]
-    found = values.as_one([_values(run, name) for run in several])
+    found = pairing.as_one([_values(run, name) for run in several])
     assert found.sample().value == pytest.approx(np.mean([run.figures(name)["mean"] for run in several]))
     wording = several[2].results["datasets"][name]["templates"][0]
     wording["input"] = "another"
     with pytest.raises(UnusableError, match="its runs were asked with other templates"):
-        values.as_one([_values(reporting.Run(run.name, run.results, run.output_dir), name) for run in several])
+        pairing.as_one([_values(reporting.Run(run.name, run.results, run.output_dir), name) for run in several])
 
 
 # ------------------------------------------------------------------------------------------- examples with a passage

@@ -1,0 +1,268 @@
+"""Logs of lm-evaluation-harness side by side, beside runs of ours, and in groups: what may be compared and averaged."""
+
+import pytest
+from written_logs import of_ours, write_log
+
+from flan_jax import reporting
+from flan_jax.errors import FlanError
+from flan_jax.reporting import gold
+from flan_jax.reporting.notes import notes
+
+
+@pytest.fixture
+def log(tmp_path):
+    """A log as a run: log(name, ...), see `write_log`."""
+    return lambda name, *more, **how: reporting.load_run(name, write_log(tmp_path / name, *more, **how))
+
+
+def _flipped(line):
+    return line | {"target": str(1 - int(line["target"])), "acc": 1 - line["acc"]}
+
+
+def _said(*runs):
+    return "\n".join(notes(runs, reporting.gather(runs)))
+
+
+def _skipped(group):
+    return {one["dataset"]: one["reason"] for one in group.results["skipped"]}
+
+
+# ------------------------------------------------------------------------------------------------- the right answers
+
+
+def test_logs_that_call_other_answers_right_are_not_compared(log):
+    """Every right answer was flipped in a later version of the task, and the difference was +6.7."""
+    first, other = log("a"), log("b", seed=2, args="pretrained=y", version=2.0, change=_flipped)
+    (comparison,) = reporting.gather([first, other]).comparisons
+    why = "they have other right answers: on 60 of 60 records, such as yes and no"
+    assert comparison.datasets == {} and comparison.apart == {"rte": why}
+    assert f"b beside a: rte not compared: {why}." in _said(first, other)
+    (group,) = reporting.grouped([first, other], {"g": ["a", "b"]})
+    assert _skipped(group) == {"rte": f"its runs {why.removeprefix('they ')}"} and not group.datasets
+
+
+def test_one_other_right_answer_is_enough(log):
+    other = log("b", seed=2, args="pretrained=y", change=lambda line: line if line["doc_id"] != 7 else _flipped(line))
+    assert "on 1 of 60 records" in reporting.gather([log("a"), other]).comparisons[0].apart["rte"]
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda line: line | {"target": ["yes", "no"][int(line["target"])]}, None),
+        (lambda line: line | {"target": int(line["target"])}, None),
+        (lambda line: line | {"target": ["no", "yes"][int(line["target"])]}, "on 60 of 60 records"),
+        (lambda line: line | {"target": "label " + line["target"]}, None),  # which option that is nobody can say
+        (lambda line: {key: value for key, value in line.items() if key != "target"}, None),
+    ],
+    ids=["text", "number", "other text", "other form", "none"],
+)
+def test_the_form_of_a_target_is_no_difference(log, change, why):
+    """The place of an option, or its text. Of acc_norm the harness's own values are taken."""
+    first = log("a", metric="acc_norm")
+    other = log("b", seed=2, args="pretrained=y", metric="acc_norm", change=change)
+    (comparison,) = reporting.gather([first, other]).comparisons
+    assert (why in comparison.apart["rte"]) if why else list(comparison.datasets) == ["rte"]
+
+
+def test_options_in_another_order_have_other_places(log):
+    def turned(line):
+        first, second = line["arguments"].values()
+        line["arguments"] = {"gen_args_0": second, "gen_args_1": first}
+        return line | {"target": str(1 - int(line["target"])), "filtered_resps": line["filtered_resps"][::-1]}
+
+    first, other = log("a"), log("b", seed=2, args="pretrained=y", change=turned)
+    (comparison,) = reporting.gather([first, other]).comparisons
+    assert list(comparison.datasets) == ["rte"] and comparison.apart == {}
+
+
+def test_other_references_of_generated_text_are_other_right_answers(log):
+    def generated(target):
+        def change(line):
+            line["arguments"] = {"gen_args_0": {"arg_0": f"Say {line['doc_id']}", "arg_1": {"until": ["x"]}}}
+            return line | {"filtered_resps": ["fox"], "target": target}
+
+        return change
+
+    first = log("a", metric="exact_match", change=generated("Fox."))
+    same = log("b", metric="exact_match", args="y", seed=2, change=generated(" fox"))
+    other = log("c", metric="exact_match", args="z", seed=3, change=generated("cat"))
+    beside_same, beside_other = reporting.gather([first, same, other]).comparisons
+    assert list(beside_same.datasets) == ["rte"]
+    assert beside_other.apart["rte"].endswith("on 60 of 60 records, such as fox and cat")
+
+
+@pytest.fixture
+def ours(make_run, rewrite):
+    """A run whose prompts show the documents of a log, and whose right answers are those of the log."""
+    run = make_run("ours", {"rte": 0.8}, count=60, seed=4)
+    for path in (run.output_dir / "predictions" / "rte").iterdir():
+        asked = "Read: the old red fox number {} was seen in the garden of rte. True?".format
+        rewrite(path, lambda i, line, asked=asked: line | {"prompt": asked(i)})
+    return run
+
+
+def test_a_log_beside_ours_has_the_same_right_answers(log, ours):
+    """Our options are those of the log: flipped answers were compared, with the verdict "higher"."""
+    assert reporting.gather([log("a"), ours]).comparisons[0].datasets["rte"].examples == 60
+    (comparison,) = reporting.gather([log("b", seed=2, change=_flipped), ours]).comparisons
+    assert "they have other right answers: on 60 of 60 records" in comparison.apart["rte"]
+
+
+def test_options_in_other_words_are_not_compared(log, ours):
+    def reworded(line):
+        for one, word in zip(line["arguments"].values(), ("True", "False"), strict=True):
+            one["arg_1"] = f" {word}"
+        return _flipped(line)
+
+    (comparison,) = reporting.gather([log("a", change=reworded), ours]).comparisons
+    assert list(comparison.datasets) == ["rte"]
+
+
+def test_marks_and_cases_are_no_other_answers():
+    yes, same, mark = (
+        gold.of_line({"options": options, "answer": 0, "loglikelihood": [0, 1]})
+        for options in (["yes", "no"], ["Yes.", " NO "], ["?", "!"])
+    )
+    assert yes == same and mark.right == {"?"}
+
+
+# ----------------------------------------------------------------------------------------------------- how it was asked
+
+
+def test_task_versions_are_said(log):
+    """With the same prompts and the same right answers they compare."""
+    first, other = log("a"), log("b", seed=2, args="pretrained=y", version=2.0)
+    assert list(reporting.gather([first, other]).comparisons[0].datasets) == ["rte"]
+    said = "asked by the task versions 1.0 and 2.0"
+    assert f"b beside a: rte {said}. There the difference is of model and the task's version together." in _said(
+        first, other
+    )
+    (group,) = reporting.grouped([first, other], {"g": ["a", "b"]})
+    assert f"g: its runs were {said} on rte." in _said(group) and group.datasets
+    assert "task version" not in _said(first, log("c", seed=3, args="pretrained=z"))
+
+
+def test_a_log_says_nothing_of_our_limits(log, ours):
+    """It was said to be asked with the 1,024 tokens of our protocol."""
+    ours.results["settings"]["max_input_tokens"] = 64
+    assert "max_input_tokens" not in _said(log("a"), ours)
+
+
+def test_a_dtype_that_both_say_is_said(log):
+    runs = [
+        log(name, seed=seed, args=name, config={"model_dtype": f"torch.{dtype}"})
+        for seed, (name, dtype) in enumerate((("a", "bfloat16"), ("b", "float32"), ("c", "float32")))
+    ]
+    assert "b beside a: rte computed in bfloat16 and float32" in _said(*runs[:2])
+    assert "computed in" not in _said(*runs[1:]) and "computed in" not in _said(runs[0], log("d", args="d"))
+
+
+# -------------------------------------------------------------------------------------------------------------- groups
+
+
+def _few_shot(log, name, exemplar, **more):
+    return log(name, shots=5, before=f"{exemplar}\n\n", **{"args": "pretrained=x", **more})
+
+
+def test_a_group_is_of_seeds_of_exemplars(log):
+    """Contexts were compared with their exemplars, and nothing was left."""
+    runs = [_few_shot(log, name, f"Exemplar {name}", seed=n) for n, name in enumerate("ab")]
+    (group,) = reporting.grouped(runs, {"g": ["a", "b"]})
+    each = [run.figures("rte")["mean"] for run in runs]
+    assert group.figures("rte")["runs"] == each and _skipped(group) == {}
+    assert reporting.gather([group]).unusable == {"g": {}}
+    together = "rte asked with other exemplars. There the difference is of model and exemplars together."
+    third = _few_shot(log, "c", "Exemplar a", seed=7, args="pretrained=y")
+    assert f"b beside a: {together}" in _said(*runs) and f"c beside g: {together}" in _said(group, third)
+    assert "together" not in _said(runs[0], third)
+    zero = log("d", seed=8, args="pretrained=z")
+    assert "d beside a: rte asked in other words" in _said(runs[0], zero)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"of_tasks": {"description": "Answer as a pirate would."}},
+        {"of_tasks": {"fewshot_delimiter": "\n"}},
+        {"before": "Exemplar b\n\nAnd now: "},
+        {
+            "change": lambda line: (
+                line | {"arguments": {k: one | {"arg_1": "?"} for k, one in line["arguments"].items()}}
+            )
+        },
+    ],
+    ids=["description", "delimiter", "prompt", "options"],
+)
+def test_documents_in_other_words_are_no_seeds_of_exemplars(log, more):
+    first = _few_shot(log, "a", "Exemplar a")
+    other = log("b", seed=2, shots=5, **{"before": "Exemplar b\n\n", **more})
+    group = reporting.groups.as_one("g", [first, other])
+    assert _skipped(group) == {"rte": "its runs were asked in other words"}
+
+
+def test_the_same_exemplars_are_no_other_seed(log):
+    runs = [_few_shot(log, name, "Exemplar", seed=n) for n, name in enumerate("ab")]
+    with pytest.raises(FlanError, match="a and b, which are the same model, asked the same"):
+        reporting.grouped(runs, {"g": ["a", "b"]})
+
+
+@pytest.mark.parametrize(
+    ("tasks", "noise"), [(("rte", "piqa"), 0), (("rte",), 0), (("rte", "cola"), 1e-7), (("rte", "cola"), 1e-6)]
+)
+@pytest.mark.parametrize("args", ["pretrained=x", "pretrained=./x", ""])
+def test_copies_of_a_log_are_no_group(log, tasks, noise, args):
+    """Of one task more or less, or of other rounding, there was a mean with ± 0.0."""
+    runs = [log("a", ("rte", "cola"), args=args), log("b", tasks, args=args.replace("./", ""), noise=noise)]
+    with pytest.raises(FlanError, match="a and b, which are the same model, asked the same"):
+        reporting.grouped(runs, {"g": ["a", "b"]})
+
+
+def test_one_checkpoint_of_ours_twice_is_no_group(log):
+    """The digest says so, wherever the folder lies and whatever its scores are."""
+    made = {
+        "a": of_ours("runs/x", "d1"),
+        "b": of_ours("copies/x", "d1"),
+        "c": of_ours("runs/y", "d2"),
+        "d": ("checkpoint=runs/x,step=5", of_ours("runs/x", "d1")[1]),
+    }
+    runs = [log(name, seed=n, args=args, config=config) for n, (name, (args, config)) in enumerate(made.items())]
+    with pytest.raises(FlanError, match="a and b, which are the same model, asked the same"):
+        reporting.grouped(runs, {"g": ["a", "b"]})
+    for other in "cd":
+        assert reporting.groups.as_one("g", [runs[0], runs["abcd".index(other)]]).datasets
+
+
+def test_models_of_their_own_may_have_the_same_figures(log):
+    """The same answers to everything, by other scores: two seeds that say yes."""
+
+    def all_yes(line):
+        scores = [[str(2.0 + float(line["filtered_resps"][0][0]) / 100), "True"], ["-9.0", "False"]]
+        return line | {"filtered_resps": scores, "acc": float(line["target"] == "0")}
+
+    runs = [log(name, seed=n, args="", change=all_yes) for n, name in enumerate("ab")]
+    (group,) = reporting.grouped(runs, {"g": ["a", "b"]})
+    assert group.figures("rte")["runs"] == [0.5, 0.5]
+
+
+@pytest.mark.parametrize(("texts", "is_copy"), [(1, False), (19, False), (20, True)])
+def test_many_generated_texts_that_are_alike_are_a_copy(log, texts, is_copy):
+    def generated(line):
+        line["arguments"] = {"gen_args_0": {"arg_0": f"Say {line['doc_id']}", "arg_1": {"until": ["x"]}}}
+        said = f"text {line['doc_id'] % texts}"
+        return line | {"filtered_resps": [said], "target": said, "exact_match": 1.0}
+
+    runs = [log(name, args="", seed=n, metric="exact_match", change=generated) for n, name in enumerate("ab")]
+    if is_copy:
+        with pytest.raises(FlanError, match="which are the same model"):
+            reporting.grouped(runs, {"g": ["a", "b"]})
+    else:
+        assert reporting.grouped(runs, {"g": ["a", "b"]})[0].datasets
+
+
+def test_a_task_that_stands_twice_in_the_results_is_refused(tmp_path):
+    folder = write_log(tmp_path / "a")
+    path = next(folder.glob("results_*"))
+    path.write_text(path.read_text().replace('"results": {', '"results": {"rte": {}, ', 1))
+    with pytest.raises(FlanError, match=r"is no results of lm-evaluation-harness \(the key 'rte' stands twice\)"):
+        reporting.load_run("a", folder)
