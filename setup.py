@@ -85,7 +85,7 @@ setup(
         ],
         "gcs": ["gcsfs>=2025.3"],  # paths that begin with gs://
         "cuda": ["jax[cuda13]"],  # one NVIDIA GPU or several
-        "parity": ["torch>=2.6", "transformers>=4.57", "peft>=0.17"],
+        "parity": ["torch>=2.6", "transformers>=5.24", "peft>=0.17"],
         # The harness's Hugging Face backend, which ours is compared with, needs accelerate, torch and transformers too.
         "lm_eval": ["lm-eval>=0.4.13,<0.5", "accelerate>=1.0", "torch>=2.6", "transformers>=4.57"],
         # Beam has no release for protobuf 7, which newer builds of sentencepiece are generated for.

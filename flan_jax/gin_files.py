@@ -152,9 +152,14 @@ def _line(error: Exception) -> str:
     return f" line {error.lineno}" + (f" ({shown})" if shown.isprintable() and shown else "") if error.lineno else ""
 
 
+_NO_VALUE = ("Unable to parse value", "unterminated string literal", "invalid character")  # the last two: Python 3.12
+
+
 def _reason(error: Exception) -> str:
     """gin's reason; near matches or a remedy are added if it has none."""
     text = _first_line(error)
+    if any(told in text for told in _NO_VALUE):
+        return f"there is no value that can be read: {_LITERAL}."
     if isinstance(error, tokenize.TokenError):
         return "a bracket, or a text in three quotes, is opened and never closed."
     if found := _NO_ARGUMENT.search(text):
@@ -169,8 +174,6 @@ def _reason(error: Exception) -> str:
         found = _TOKEN.search(str(error))
         value = found["token"] if found else "the value"
         return f"{value[:_LONGEST_SHOWN]} is no value: {_LITERAL}."
-    if "Unable to parse value" in text:
-        return f"there is no value that can be read: {_LITERAL}."
     if "integer string conversion" in text:
         return "a number has too many digits."
     if isinstance(error, SyntaxError):

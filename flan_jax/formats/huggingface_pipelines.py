@@ -128,7 +128,7 @@ def built(
     if kind == T5:
         return _t5(parts, settings, config)
     if kind == AS_IT_IS:
-        return _of_proto(parts)
+        return _of_proto(parts, settings)
     vocabulary, prefix = parts.vocabulary, settings.get("add_prefix_space")
     if kind == LLAMA:
         model = models.BPE(vocabulary, parts.merges, fuse_unk=True, byte_fallback=True)
@@ -185,8 +185,12 @@ def _t5(parts: Parts, settings: Mapping[str, Any], config: Mapping[str, Any]) ->
     return tokenizer
 
 
-def _of_proto(parts: Parts) -> Tokenizer:
-    trainer = parts.proto.trainer_spec
+def _of_proto(parts: Parts, settings: Mapping[str, Any]) -> Tokenizer:
+    """The pipeline of a SentencePiece model without a class: what SentencePiece itself does, by its own settings.
+
+    transformers does so since 5.24. Before, it left out the space that most of these models put before a text.
+    """
+    trainer, spec = parts.proto.trainer_spec, parts.proto.normalizer_spec
     if isinstance(parts.vocabulary, dict):
         model = models.BPE(
             parts.vocabulary,
@@ -198,10 +202,17 @@ def _of_proto(parts: Parts) -> Tokenizer:
     else:
         model = models.Unigram(parts.vocabulary, unk_id=trainer.unk_id, byte_fallback=trainer.byte_fallback)
     tokenizer = Tokenizer(model)
-    spaces = [normalizers.Replace(" ", "▁")]
-    if parts.charsmap:
-        spaces.insert(0, normalizers.Precompiled(parts.charsmap))
-    tokenizer.normalizer = normalizers.Sequence(spaces)
-    steps = _spaces_and_bytes() if trainer.byte_fallback else _spaces_and_bytes()[:1]
-    tokenizer.decoder = decoders.Sequence(steps)
+    steps = [normalizers.Precompiled(parts.charsmap)] if parts.charsmap else []
+    if spec.remove_extra_whitespaces:  # spaces alone: line breaks and tabs stay
+        steps += [normalizers.Replace(Regex("^ +| +$"), ""), normalizers.Replace(Regex(" +"), " ")]
+    if spec.escape_whitespaces:
+        steps.append(normalizers.Replace(" ", "▁"))
+    legacy = settings.get("legacy", True)
+    if spec.add_dummy_prefix and legacy:  # before each piece of text between added tokens
+        steps.append(normalizers.Prepend("▁"))
+    elif spec.add_dummy_prefix:  # before the first alone
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    tokenizer.normalizer = normalizers.Sequence(steps)
+    back = _spaces_and_bytes() if trainer.byte_fallback else [decoders.Replace("▁", " "), decoders.Fuse()]
+    tokenizer.decoder = decoders.Sequence([*back, *([decoders.Strip(" ", 1, 0)] if spec.add_dummy_prefix else [])])
     return tokenizer

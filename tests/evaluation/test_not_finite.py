@@ -327,7 +327,7 @@ def test_temperatures_that_leave_no_number(temperature):
 
 @pytest.mark.slow
 def test_the_harness_ends_in_a_line_that_names_the_context(bad_token):
-    pytest.importorskip("lm_eval")
+    pytest.importorskip("lm_eval.evaluator")
     from lm_eval.api.instance import Instance
 
     from flan_jax.lm_eval.model import FlanJaxLM

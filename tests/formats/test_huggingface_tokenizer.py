@@ -478,6 +478,22 @@ def read(folder):
     return formats.read(folder, config["model_type"], config)
 
 
+@pytest.mark.parametrize("changed", [{}, {"remove_extra_whitespaces": True}, {"add_dummy_prefix": False}])
+@pytest.mark.parametrize("kind", ["bpe", "unigram"])
+def test_a_model_without_a_class_is_split_as_by_sentencepiece(kind, changed, tmp_path):
+    """The space before a text was left out, as transformers did before 5.24."""
+    content = pieces(kind, **changed)
+    ours = read(fill(tmp_path / "model", {"model_type": "llama"}, {"tokenizer.model": lambda: content}))
+    theirs = sentencepiece.SentencePieceProcessor(model_proto=content)
+    plain = [text for text in HOSTILE if not any(piece in text for piece in ("<s>", "</s>", "<unk>", "<pad>"))]
+    assert len(plain) > 12
+    for text in plain:
+        ids = theirs.encode(text)
+        assert ours.encode([text])[0] == ids, text
+        if theirs.unk_id() not in ids and "▁" not in text:  # SentencePiece writes a sign for what is unknown
+            assert ours.decode(ids) == theirs.decode(ids), text
+
+
 @pytest.mark.parametrize("name", FOLDERS)
 def test_tokens_and_texts_are_those_of_transformers(name, tmp_path):
     config, files = FOLDERS[name]

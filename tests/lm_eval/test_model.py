@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("lm_eval")
+pytest.importorskip("lm_eval.evaluator")
 pytest.importorskip("torch")
 pytest.importorskip("accelerate")
 
