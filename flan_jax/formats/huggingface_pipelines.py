@@ -202,7 +202,7 @@ def _of_proto(parts: Parts, settings: Mapping[str, Any]) -> Tokenizer:
     else:
         model = models.Unigram(parts.vocabulary, unk_id=trainer.unk_id, byte_fallback=trainer.byte_fallback)
     tokenizer = Tokenizer(model)
-    steps = [normalizers.Precompiled(parts.charsmap)] if parts.charsmap else []
+    steps: list[Any] = [normalizers.Precompiled(parts.charsmap)] if parts.charsmap else []
     if spec.remove_extra_whitespaces:  # spaces alone: line breaks and tabs stay
         steps += [normalizers.Replace(Regex("^ +| +$"), ""), normalizers.Replace(Regex(" +"), " ")]
     if spec.escape_whitespaces:
