@@ -7,11 +7,10 @@ import json
 import os
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from flan_jax.errors import FlanError
-from flan_jax.files import AnyPath, make_folder, ready, refuse_pattern, same_place, user_path, write_atomic
+from flan_jax.files import AnyPath, is_url, make_folder, ready, refuse_pattern, same_place, user_path, write_atomic
 from flan_jax.json_lines import from_json, to_json
 from flan_jax.revision import code_revision
 from flan_jax.studies import operations
@@ -61,7 +60,8 @@ def check_data(folder: AnyPath, data: str, write: bool = True) -> None:
 def _is_one_folder(kept: Any, data: str) -> bool:
     """Whether two values of DATA are one folder on this machine, by other names."""
     # Folders are written with their whole path; "samples" and "tfds" are none, whatever lies beside.
-    return isinstance(kept, str) and all(map(os.path.isabs, (kept, data))) and same_place(Path(kept), Path(data))
+    folders = isinstance(kept, str) and all(is_url(place) or os.path.isabs(place) for place in (kept, data))
+    return folders and same_place(user_path(kept, "data.json"), user_path(data, "DATA"))
 
 
 def is_done(folder: AnyPath, step: Step) -> bool:
