@@ -27,6 +27,8 @@ from flan_jax.styles import TextStyle
 
 BATCH = 512  # examples that are tokenized together
 
+_Row = tuple[str, dict[str, Any]]  # a record's id, and its fields as text
+
 
 def tokenized_examples(
     builder: ExampleBuilder,
@@ -113,24 +115,36 @@ def prepare_dataset(
       SourceError: no training record is left after filtering.
     """
     written: dict[str, tuple[bool, dict[str, Any]]] = {}
+    pool: Sequence[_Row] = ()
     if tokenizer is not None:
         each = [dataclasses.replace(options, style=style) for style in dict.fromkeys(styles or (options.style,))]
-        written = _write_tokens(record, source, tokenizer, to, each, overwrite)
-    examples = prepare_examples(record, source, to, overwrite)
+        written, pool = _write_tokens(record, source, tokenizer, to, each, overwrite)
+    examples = prepare_examples(record, source, to, overwrite, () if record.variants else pool)
     return summary_line(record, source, written, examples)
 
 
 def prepare_examples(
-    record: catalog.Dataset, source: sources.OpenSource, to: AnyPath, overwrite: bool = False
+    record: catalog.Dataset,
+    source: sources.OpenSource,
+    to: AnyPath,
+    overwrite: bool = False,
+    pool: Sequence[_Row] = (),
 ) -> dict[str, Any]:
     """Writes a dataset's dev and test examples and exemplars, unless they are current.
+
+    Args:
+      record: the dataset.
+      source: its open source.
+      to: PREPARED_DIR.
+      overwrite: whether to prepare again what exists.
+      pool: the exemplars, if they have been read already; otherwise they are read.
 
     Returns:
       {"sizes": {name: examples}, "unusable": examples of dev and test that were left out, "named": the first of these}.
     """
     folder = to / "examples" / record.name
     with locked(folder):
-        return _write_examples(record, source, folder, overwrite)
+        return _write_examples(record, source, folder, overwrite, pool)
 
 
 def summary_line(
@@ -215,13 +229,13 @@ def _write_tokens(
     to: AnyPath,
     options: Sequence[Options],
     overwrite: bool,
-) -> dict[str, tuple[bool, dict[str, Any]]]:
+) -> tuple[dict[str, tuple[bool, dict[str, Any]]], list[_Row]]:
     """Writes the token stores of some styles; returns for each whether the existing one was kept, and its info.
 
-    The training records are read once for all styles.
+    The training records are read once for all styles. The first of them are returned too, if any were read.
     """
     if "train" not in source.splits:
-        return {one.style.name: (True, {}) for one in options}
+        return {one.style.name: (True, {}) for one in options}, []
     folders = {one: token_store.folder_of(to, tokenizer.fingerprint, one.style) / record.name for one in options}
     with contextlib.ExitStack() as locks:
         # In one order, so that two processes never wait for each other.
@@ -238,7 +252,8 @@ def _write_tokens(
             rows = [of_record[number] for of_record in read]
             own = dataclasses.replace(counts, named=list(counts.named))
             found[one] = False, _write_style(record, tokenizer, folders[one], keys[one], one, rows, records, own)
-    return {one.style.name: found[one] for one in options}
+    pool = [(rows[0].identity, rows[0].fields) for rows in read[: protocol.EXEMPLAR_POOL]]
+    return {one.style.name: found[one] for one in options}, pool
 
 
 def _write_style(
@@ -298,13 +313,13 @@ def digest_of(key: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _spread(rows: Iterator[tuple[str, dict[str, Any]]]) -> Iterator[tuple[str, dict[str, Any]]]:
+def _spread(rows: Iterator[_Row]) -> Iterator[_Row]:
     """One example of each record, then another one of each, and so on.
 
     So the first examples come from as many records as possible. A hash of the record's id chooses its first example, so
     that they are not all first turns.
     """
-    by_record: dict[str, list[tuple[str, dict[str, Any]]]] = {}
+    by_record: dict[str, list[_Row]] = {}
     for identity, fields in rows:
         by_record.setdefault(catalog.record_id(identity), []).append((identity, fields))
     for identity, found in by_record.items():
@@ -315,7 +330,7 @@ def _spread(rows: Iterator[tuple[str, dict[str, Any]]]) -> Iterator[tuple[str, d
 
 
 def _write_examples(
-    record: catalog.Dataset, source: sources.OpenSource, folder: AnyPath, overwrite: bool
+    record: catalog.Dataset, source: sources.OpenSource, folder: AnyPath, overwrite: bool, pool: Sequence[_Row]
 ) -> dict[str, Any]:
     """Writes dev, test and exemplars with the fields of every record, whole or not at all; see `prepare_examples`."""
     key: dict[str, Any] = {
@@ -328,9 +343,9 @@ def _write_examples(
         return found
     counts = Counts()
 
-    def rows(name: str, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    def rows(name: str, split: str) -> Iterator[_Row]:
         if name == example_files.EXEMPLARS:
-            yield from tasks.exemplar_pool(record, source, split="test")
+            yield from pool or tasks.exemplar_pool(record, source, split="test")
             return
         found = without_problems(record, usable.checked(record, source.read(split), every=True), counts)
         yield from _spread(found) if protocol.of(record).asks_all else found

@@ -144,6 +144,21 @@ def test_training_keeps_one_direction_a_record(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("name", ["rte", "coqa", "wmt14_enfr"])
+def test_exemplars_are_the_same_where_the_tokens_were_read_before(name, tmp_path, monkeypatch):
+    record, source = catalog.dataset(name), sources.open_source(catalog.dataset(name), "samples")
+    pool = [{"id": identity, "fields": fields} for identity, fields in records.exemplar_pool(record, source, "test")]
+    read = sources.OpenSource.read
+    asked = []
+    monkeypatch.setattr(
+        sources.OpenSource, "read", lambda self, split, *rest: asked.append(split) or read(self, split, *rest)
+    )
+    preparation.prepare_dataset(record, source, vocabularies.ByteTokenizer(), tmp_path, preparation.Options())
+    found = examples.read(tmp_path, name, "exemplars")
+    assert [{"id": row["id"], "fields": row["fields"]} for row in found] == pool
+    assert sorted(asked) == ["test", *["train"] * (1 + bool(record.variants)), "validation"]
+
+
 def test_a_conversation_gives_all_its_turns_and_bad_ones_cost_themselves(tmp_path):
     test = [
         talk("A", 3),
