@@ -37,7 +37,7 @@ from flan_jax.values import Whole
 
 with lazy_imports():  # so that a wrong command line is reported at once
     from flan_jax.studies import commands as study_commands
-    from flan_jax.studies import document, kinds, operations, outcomes, records, trained
+    from flan_jax.studies import document, estimates, kinds, operations, outcomes, records, trained
     from flan_jax.studies import settings as studied
 
 BUDGETS = ("tiny", "small", "paper")
@@ -86,8 +86,7 @@ def run(
     records.check_data(settings.folder, settings.data, write=not dry_run)
     trained.check(commands)
     left = _left(commands, say)
-    estimates = records.estimates(settings.folder, commands.steps)
-    plan = _planned(commands.steps, {step.name for step in left}, estimates)
+    plan = _planned(commands.steps, {step.name for step in left}, estimates.of(settings.folder, commands.steps))
     if dry_run:
         Console(width=160, markup=False, emoji=False).print(_table(plan))
         say(_summary(plan))
@@ -183,14 +182,14 @@ def settings_of(
     return gin.get_configurable("study")(**given)
 
 
-def _planned(steps: Sequence[study_commands.Step], left: set[str], estimates: dict) -> list[dict]:
+def _planned(steps: Sequence[study_commands.Step], left: set[str], times: dict) -> list[dict]:
     return [
         {
             "name": step.name,
             "job": step.job,
             "done": step.name not in left,
-            "seconds": None if estimates[step.name].seconds is None else round(estimates[step.name].seconds),
-            "from": estimates[step.name].of,
+            "seconds": None if times[step.name].seconds is None else round(times[step.name].seconds),
+            "from": times[step.name].of,
             "output": step.output,
             "command": shlex.join(["python", *step.argv]),
         }

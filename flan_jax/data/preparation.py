@@ -27,7 +27,7 @@ from flan_jax.styles import TextStyle
 
 BATCH = 512  # examples that are tokenized together
 
-_Row = tuple[str, dict[str, Any]]  # a record's id, and its fields as text
+_Row = tuple[str, Mapping[str, Any]]  # a record's id, and its fields as text
 
 
 def tokenized_examples(

@@ -31,6 +31,7 @@ from flan_jax.studies.settings import READY, Settings, known_model
 from flan_jax.values import WEIGHTS
 
 CONVERT, PREPARE, TRAIN, EVAL = JOBS = ("convert", "prepare", "train", "eval")
+NO_TUNING = "untuned"  # in names of folders and runs
 _DIGITS = 8  # of a digest in a name
 _LONGEST = 40  # of a step's name: launchers take no longer ones
 
@@ -204,7 +205,7 @@ class Commands:
     def _evaluation_name(self, evaluation: Evaluation) -> str:
         tuning = self.resolved(evaluation.tuning) if evaluation.tuning else None
         tuned = self._tuning_key(tuning) if tuning else self._model_key(evaluation.model)
-        head = tuning.parts.name if tuning else "untuned"
+        head = tuning.parts.name if tuning else NO_TUNING
         seed = [f"seed_{evaluation.tuning.seed}"] if evaluation.tuning else []
         key = [tuned, evaluation.dataset, evaluation.style, dict(evaluation.macros)]
         return _name([head, *seed, evaluation.dataset.replace("/", "_"), evaluation.style], key)
@@ -309,7 +310,7 @@ class Commands:
             "PREPARED_DIR": str(self.prepared(evaluation.model)),
             "DATASETS": (evaluation.dataset,),
             "STYLE": evaluation.style,
-            "RUN_NAME": "untuned" if tuning is None else f"{tuning.parts.name} seed {tuning.seed}",
+            "RUN_NAME": NO_TUNING if tuning is None else f"{tuning.parts.name} seed {tuning.seed}",
         }
         if tuning is None and (step := self.step_of(evaluation)) is not None:
             bound["STEP"] = step

@@ -1,20 +1,18 @@
-"""What a study's folder keeps of the steps that were taken: when, how long, by which code. And how long others take."""
+"""What a study's folder keeps of the steps that were taken: when, how long, by which code."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from flan_jax.errors import FlanError
 from flan_jax.files import AnyPath, is_url, make_folder, ready, refuse_pattern, same_place, user_path, write_atomic
 from flan_jax.json_lines import from_json, to_json
 from flan_jax.revision import code_revision
-from flan_jax.studies import operations
-from flan_jax.studies.commands import EVAL, PREPARE, TRAIN, Commands, Step
+from flan_jax.studies.commands import PREPARE, Commands, Step
 from flan_jax.values import Number, Unfit
 
 _DATA = "data.json"  # in the folder: what all of it was made from
@@ -133,6 +131,13 @@ def keep(folder: AnyPath, step: Step, seconds: float | None) -> None:
     write_atomic(folder / _STEPS / f"{step.name}.json", json.dumps(about, indent=1, default=str) + "\n")
 
 
+def timed(folder: AnyPath) -> list[dict[str, Any]]:
+    """The records of this folder's steps that say how long they took."""
+    path = folder / _STEPS
+    found = map(_read, sorted(path.glob("*.json")) if path.exists() else ())
+    return [record for record in found if record is not None and _is_timed(record)]
+
+
 def _kept(folder: AnyPath, step: Step) -> dict[str, Any] | None:
     found = _read(folder / _STEPS / f"{step.name}.json")
     return found if found is not None and found.get("step") == step.name and _REPLACED not in found else None
@@ -155,55 +160,3 @@ def _is_timed(record: dict[str, Any]) -> bool:
         return False
     argv = record.get("argv")
     return isinstance(argv, list) and all(isinstance(one, str) for one in argv)
-
-
-# ---------------------------------------------------------------------------------------------------------- estimates
-
-
-@dataclasses.dataclass(frozen=True)
-class Estimate:
-    """How long a step may take.
-
-    Attributes:
-      seconds: None where nothing like it was done yet in this folder, and operations do not say it either.
-      of: how many steps that were done say so; 0 of one that its operations alone say: it takes longer.
-    """
-
-    seconds: float | None
-    of: int
-
-
-def estimates(folder: AnyPath, steps: Sequence[Step]) -> dict[str, Estimate]:
-    """By the steps that this folder has done: a training by its slots, others by what their kind took.
-
-    Seconds are of the machine that did them, with whatever else it did. Of a training whose model was not trained here
-    yet they are those of its operations on this machine's processor, see `operations`.
-    """
-    path = folder / _STEPS
-    kept = []
-    for file in sorted(path.glob("*.json")) if path.exists() else ():
-        if (found := _read(file)) is not None and _is_timed(found):
-            kept.append(found)
-    out = {}
-    for step in steps:
-        alike = [one for one in kept if one.get("job") == step.job and one.get("model") == step.model]
-        if step.job == EVAL:
-            same = [one for one in alike if _evaluated(one["argv"]) == _evaluated(step.argv)]
-            alike = same or alike
-        if not alike and step.job == TRAIN:
-            config = operations.shape_of(step.model)
-            counted = None if config is None else operations.seconds(config, step.slots, step.head_slots)
-            out[step.name] = Estimate(counted, 0)
-        elif not alike:
-            out[step.name] = Estimate(None, 0)
-        elif step.job == TRAIN:
-            slots = sum(one["slots"] for one in alike)
-            speed = slots / max(sum(one["seconds"] for one in alike), 1e-9)
-            out[step.name] = Estimate(step.slots / speed if speed else None, len(alike))
-        else:
-            out[step.name] = Estimate(sum(one["seconds"] for one in alike) / len(alike), len(alike))
-    return out
-
-
-def _evaluated(argv: Sequence[str]) -> str:
-    return next((one for one in argv if one.startswith("--gin.DATASETS=")), "")

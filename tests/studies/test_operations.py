@@ -5,7 +5,7 @@ import pytest
 
 from flan_jax import configuration
 from flan_jax.models.costs import parameters
-from flan_jax.studies import operations, records
+from flan_jax.studies import estimates, operations, records
 from flan_jax.studies.commands import EVAL, TRAIN, Step
 
 
@@ -16,18 +16,18 @@ def step(slots, head_slots, model="gemma3-270m", job=TRAIN):
 def test_a_training_that_was_not_timed_takes_its_operations(tmp_path, monkeypatch):
     monkeypatch.setattr(operations, "rate", lambda: 1e9)
     shape = configuration.model_config("gemma3_270m")
-    found = records.estimates(tmp_path, [step(1000, 1000)])["a"]
+    found = estimates.of(tmp_path, [step(1000, 1000)])["a"]
     assert found.of == 0 and found.seconds == pytest.approx(6 * parameters(shape) * 1000 / 1e9, rel=0.01)
     # The vocabulary, more than half of it, is multiplied where targets stand alone.
-    fewer = records.estimates(tmp_path, [step(1000, 250)])["a"].seconds
+    fewer = estimates.of(tmp_path, [step(1000, 250)])["a"].seconds
     assert fewer == pytest.approx(found.seconds - 6 * 0.75 * shape.vocab_size * shape.embed_dim * 1000 / 1e9)
-    assert records.estimates(tmp_path, [step(1000, 250, job=EVAL)])["a"].seconds is None
-    assert records.estimates(tmp_path, [step(1000, 250, model=str(tmp_path))])["a"].seconds is None
+    assert estimates.of(tmp_path, [step(1000, 250, job=EVAL)])["a"].seconds is None
+    assert estimates.of(tmp_path, [step(1000, 250, model=str(tmp_path))])["a"].seconds is None
 
 
 def test_what_was_timed_counts_more(tmp_path):
     records.keep(tmp_path, step(1000, 250), 50.0)
-    found = records.estimates(tmp_path, [step(2000, 500)])["a"]
+    found = estimates.of(tmp_path, [step(2000, 500)])["a"]
     assert (found.seconds, found.of) == (pytest.approx(100), 1)
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from flan_jax import study
+from flan_jax import catalog, protocol, study
 from flan_jax.checkpoint.manifest import UNTUNED, Manifest
 from flan_jax.configuration import model_config
 from flan_jax.data.vocabularies import ByteTokenizer
 from flan_jax.errors import FlanError
-from flan_jax.studies import kinds, records
+from flan_jax.studies import estimates, kinds, records
 from flan_jax.studies.commands import CONVERT, EVAL, PREPARE, TRAIN, Step
 
 AGAIN = ["python", "-m", "flan_jax.study"]
@@ -73,7 +73,7 @@ def test_a_preparation_that_another_one_replaced_is_not_done_when_its_wording_co
     records.keep(tmp_path, first, 1.0)
     assert records.is_done(tmp_path, first) and not records.is_done(tmp_path, second)
     assert records.is_done(tmp_path, elsewhere)
-    assert records.estimates(tmp_path, [step("a-3")])["a-3"].of == 3  # times stay
+    assert estimates.of(tmp_path, [step("a-3")])["a-3"].of == 3  # times stay
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"step": "train-any-2"}', '{"step": null}', "\x00\xff"])
@@ -81,7 +81,7 @@ def test_a_damaged_record_is_no_record(tmp_path, text):
     step = taken(tmp_path, dataclasses.replace(STEP, job=PREPARE))
     (tmp_path / "steps" / f"{step.name}.json").write_text(text)
     assert not records.is_done(tmp_path, step)
-    assert records.estimates(tmp_path, [step])[step.name].seconds is None
+    assert estimates.of(tmp_path, [step])[step.name].seconds is None
 
 
 def test_preparations_of_several_studies_lie_side_by_side(tmp_path):
@@ -130,7 +130,7 @@ def test_times_that_cannot_be_are_not_counted(tmp_path, job, changed):
     path = tmp_path / "steps" / "any-1.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changed))
     assert records.is_done(tmp_path, step)
-    assert records.estimates(tmp_path, [step])["any-1"] == records.Estimate(None, 0)
+    assert estimates.of(tmp_path, [step])["any-1"] == estimates.Estimate(None, 0)
 
 
 @pytest.mark.parametrize(
@@ -187,23 +187,48 @@ def test_a_folder_of_unknown_data_is_refused(tmp_path, text):
         records.check_data(tmp_path, "samples")
 
 
+def evaluated(name, datasets, style="instructions", tuned=False):
+    argv = ["-m", "flan_jax.eval", f"--gin.DATASETS={datasets!r}", f"--gin.STYLE={style!r}"]
+    argv += [f"--gin.RUN_NAME={'flan_without_nli seed 0' if tuned else 'untuned'!r}"]
+    return Step(name, EVAL, tuple(argv), "", "results.json", model="tiny")
+
+
+def test_an_evaluation_is_estimated_by_its_templates(tmp_path):
+    """By those that are most alike: the same dataset, ranked or generated likewise, tuned or not."""
+    rte, copa, common = (len(protocol.of(catalog.dataset(n)).forward) for n in ("rte", "copa", "common_gen"))
+    taken(tmp_path, evaluated("a", ("rte",)), 10.0 * rte)
+    taken(tmp_path, evaluated("b", ("copa",)), 20.0 * copa)
+    taken(tmp_path, evaluated("c", ("common_gen",)), 300.0 * common)
+    taken(tmp_path, evaluated("d", ("common_gen",), tuned=True), 50.0 * common)
+    asked = {
+        "the same": (evaluated("1", ("rte",)), 10.0 * rte),
+        "one of its templates": (evaluated("2", ("rte",), "gpt3"), 10.0),
+        "of a tuned model": (evaluated("3", ("rte",), tuned=True), 10.0 * rte),
+        "ranked too": (evaluated("4", ("cb",), "gpt3"), (10.0 * rte + 20.0 * copa) / (rte + copa)),
+        "generated too": (evaluated("5", ("e2e_nlg",), "gpt3"), 300.0),
+        "and tuned": (evaluated("6", ("e2e_nlg",), "no_template", tuned=True), 50.0),
+        "both": (evaluated("7", ("rte", "common_gen")), None),
+        "of own data": (evaluated("8", ("no_such_dataset",)), None),
+        "edited": (dataclasses.replace(evaluated("9", ("rte",)), argv=("--gin.DATASETS=(", "--gin.STYLE=1")), None),
+    }
+    found = estimates.of(tmp_path, [step for step, _ in asked.values()])
+    told = {name: found[step.name].seconds for name, (step, _) in asked.items()}
+    assert told == {name: None if wanted is None else pytest.approx(wanted) for name, (_, wanted) in asked.items()}
+    assert found["1"].of == 1 and found["4"].of == 2 and found["7"].of == 0
+
+
 def test_a_training_is_estimated_by_its_slots(tmp_path):
-    """By those of its model, all together; an evaluation by the same cluster where there is one."""
+    """By those of its model, all together."""
     for number, (seconds, slots) in enumerate([(10.0, 100), (30.0, 100)]):
         taken(tmp_path, dataclasses.replace(STEP, name=f"train-{number}", slots=slots, model="tiny"), seconds)
-    for number, (seconds, cluster) in enumerate([(5.0, "nli"), (50.0, "sentiment")]):
-        argv = ("-m", "flan_jax.eval", f"--gin.DATASETS=('{cluster}',)")
-        taken(tmp_path, Step(f"eval-{number}", EVAL, argv, "", "results.json", model="tiny"), seconds)
     asked = [
         dataclasses.replace(STEP, name="long", slots=1000, model="tiny"),
         dataclasses.replace(STEP, name="other", slots=1000, model="gemma3-270m"),
-        Step("nli", EVAL, ("--gin.DATASETS=('nli',)",), "", "", model="tiny"),
-        Step("coreference", EVAL, ("--gin.DATASETS=('coreference',)",), "", "", model="tiny"),
     ]
-    found = records.estimates(tmp_path, asked)
+    found = estimates.of(tmp_path, asked)
     told = {name: estimate.seconds for name, estimate in found.items()}
     assert told.pop("other") > 0 and not found["other"].of  # by its operations
-    assert told == {"long": pytest.approx(200.0), "nli": 5.0, "coreference": pytest.approx(27.5)}
+    assert told == {"long": pytest.approx(200.0)}
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from flan_jax.checkpoint.manifest import UNTUNED, Manifest
 from flan_jax.configuration import model_config
 from flan_jax.data.vocabularies import ByteTokenizer
 from flan_jax.launch import sweep
-from flan_jax.studies import records
+from flan_jax.studies import estimates, records
 
 
 @pytest.mark.parametrize("done", [0, 1])
@@ -48,4 +48,4 @@ def test_a_step_that_found_all_done_says_nothing_of_time(settings_of, tmp_path):
     asked = settings_of("held_out_clusters", STUDY_DIR=str(tmp_path))
     step = next(one for one in study.kinds.study(asked.name).plan(asked).steps if one.job == "train")
     records.keep(tmp_path, step, None)
-    assert records.estimates(tmp_path, [step])[step.name].of == 0
+    assert estimates.of(tmp_path, [step])[step.name].of == 0
