@@ -29,6 +29,7 @@ from flan_jax.data import left_out, vocabularies
 from flan_jax.data.mixture_stream import open_mixture
 from flan_jax.data.own import command as own_command
 from flan_jax.data.prepare_datasets import num_workers, prepare_datasets, result_of
+from flan_jax.data.samples import SAMPLES
 from flan_jax.errors import FlanError, one_line_errors
 from flan_jax.files import AnyPath, user_path
 from flan_jax.json_lines import to_json
@@ -123,7 +124,7 @@ def _show(result: Mapping[str, Any], data: str) -> None:
     console.print(table)
     for line in few:
         print(line)
-    if data != "samples":  # our samples have records of every kind on purpose
+    if data != SAMPLES:  # our samples have records of every kind on purpose
         for line in left_out.lines(result["bad_rows"], result["notes"]):
             print(f"left out: {line}")
     for s in result["skipped"]:
@@ -289,7 +290,7 @@ def _check(chosen: Sequence[catalog.Dataset], arguments: argparse.Namespace) -> 
     Console(width=200, markup=False, emoji=False).print(source_check.table(states))
     counts = collections.Counter(state.state for state in states)
     print(", ".join(f"{count} {name}" for name, count in counts.items()))
-    if arguments.data != "samples":
+    if arguments.data != SAMPLES:
         for line in left_out.lines((row for s in states for row in s.bad_rows), (n for s in states for n in s.notes)):
             print(f"left out: {line}")
     if arguments.json:
@@ -354,7 +355,7 @@ def _prepare_evaluation(chosen: Sequence[catalog.Dataset], arguments: argparse.N
         left = f", {figures['left_out']:,} that cannot be asked" if figures["left_out"] else ""
         kept = f" ({figures['kept']} of {figures['units']} files were there)" if figures["kept"] else ""
         print(f"{figures['dataset']}: {figures['prompts']:,} prompts, joint {joint}{left}{kept}", flush=True)
-    if arguments.data != "samples":
+    if arguments.data != SAMPLES:
         for line in left_out.lines(result["bad_rows"], result["notes"]):
             print(f"left out: {line}")
     for s in result["skipped"]:

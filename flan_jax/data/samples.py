@@ -8,6 +8,8 @@ import flan_jax.tasks
 from flan_jax import catalog
 
 SAMPLES = "samples"  # as --data, it stands for their folder
+TFDS = "tfds"  # as --data, it stands for the data folder of TFDS, and for downloads
+OUR_NAMES = (SAMPLES, TFDS)  # all that --data may be beside a folder
 
 
 def samples_folder(record: catalog.Dataset | None = None) -> Path:

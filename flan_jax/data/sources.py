@@ -25,12 +25,10 @@ from tensorflow_datasets.core import shuffle as tfds_shuffle
 from flan_jax import catalog, own_data
 from flan_jax.data import left_out, network, usable
 from flan_jax.data.local_rows import BadRow, FileRows, read_fields
-from flan_jax.data.samples import SAMPLES, samples_folder
+from flan_jax.data.samples import SAMPLES, TFDS, samples_folder
 from flan_jax.errors import FlanError, StorageError, cannot, near_names, system_error_number
 from flan_jax.files import AnyPath, RemotePath, home, local, user_path, written
 from flan_jax.splits import SplitSlice, resolve_splits
-
-TFDS = "tfds"
 
 # TFDS sorts the rows that it writes by a hash, a gigabyte at a time. In buckets on the disk it takes as long.
 tfds_shuffle.MAX_MEM_BUFFER_SIZE, tfds_shuffle.BUCKETS_NUMBER = 64 * 2**20, 256
@@ -142,7 +140,7 @@ def _opened(record: catalog.Dataset, data: str | AnyPath) -> OpenSource:
         notes = (*notes, *left_out.foreign_files(record, others))
         origin = SAMPLES if str(data) == SAMPLES else user_path(data).name
     else:
-        data_dir, bad_rows, notes, origin = folder, (), (), "tfds"
+        data_dir, bad_rows, notes, origin = folder, (), (), TFDS
     nothing = SourceError(
         record.name,
         f"no folder {record.folder}/ of JSONL{left_out.but(record, others)} and no prepared {record.source} in "
@@ -257,7 +255,7 @@ def _from_tfds(record: catalog.Dataset) -> OpenSource:
                 f"{record.source} cannot be downloaded ({first_line(error)})",
                 "check the network, or import your own copy with --data=FOLDER",
             ) from error
-    return OpenSource(builder, _resolved(record, builder), "tfds", _content(record, builder))
+    return OpenSource(builder, _resolved(record, builder), TFDS, _content(record, builder))
 
 
 def address(builder: tfds.core.DatasetBuilder) -> str | None:

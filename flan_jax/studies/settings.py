@@ -10,6 +10,7 @@ from typing import Any
 import gin
 
 from flan_jax import catalog, macro_checks, macros, styles, values
+from flan_jax.data.samples import OUR_NAMES
 from flan_jax.errors import FlanError, near_names, unknown_name
 from flan_jax.files import AnyPath, same_place, user_path
 from flan_jax.formats import names
@@ -80,7 +81,7 @@ class Settings:
 
     def has(self, record: catalog.Dataset) -> bool:
         """Whether DATA has a folder of a dataset; of TFDS's own data, and of the samples, all of them count."""
-        if self.data in ("samples", "tfds"):
+        if self.data in OUR_NAMES:
             return True
         folders = (record.folder, record.source.partition(":")[0])
         return any((user_path(self.data, "DATA") / folder).is_dir() for folder in folders)
@@ -174,9 +175,9 @@ def study(
     )
     macros_of_budget = macro_values("BUDGET_TRAIN", budget or {}, "train", OWN_TRAIN)
     own = macros_of_budget if train is None else macro_values("TRAIN", train, "train", OWN_TRAIN)
-    if data not in ("samples", "tfds") and "://" not in data and not user_path(data, "DATA").is_dir():
+    if data not in OUR_NAMES and "://" not in data and not user_path(data, "DATA").is_dir():
         raise FlanError(f"DATA is {data!r}: there is no such folder; give 'samples', 'tfds', or a folder of data.")
-    data_text = data if data in ("samples", "tfds") or "://" in data else str(user_path(data, "DATA").absolute())
+    data_text = data if data in OUR_NAMES or "://" in data else str(user_path(data, "DATA").absolute())
     return Settings(
         name=name,
         folder=user_path(study_dir, "STUDY_DIR").absolute() if "://" not in study_dir else user_path(study_dir),
