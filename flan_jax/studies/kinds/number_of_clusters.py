@@ -57,7 +57,7 @@ def show(commands: Commands) -> Shown:
     return Shown(
         said=(
             *(tables.sentence(title, gains) for title, gains in found.items()),
-            f"The {tables.title(means.whole)} is highest with {best.name}; the paper's rises from 49.9 to 63.5.",
+            f"Highest ({tables.title(means.whole)}): {best.name}. The paper's mean rises from 49.9 to 63.5 with 7.",
             *tables.missing(means),
             tables.rule(found),
         ),

@@ -68,7 +68,7 @@ def show(commands: Commands) -> Shown:
     return Shown(
         said=(
             *(tables.sentence(title, of_pair) for title, of_pair in gains.items()),
-            f"The {tables.title(scores.whole)} is highest {best.name}; in the paper with instructions in both.",
+            f"Highest ({tables.title(scores.whole)}): {best.name}. In the paper: instructions in both.",
             *tables.missing(scores),
             tables.rule(gains),
         ),
