@@ -83,9 +83,13 @@ def run(
     if settings.points is not None and not kind.points:
         raise FlanError(f"study {kind.name} varies nothing by POINTS: leave them out.")
     commands = kind.plan(settings)
-    records.check_data(settings.folder, settings.data, write=not dry_run)
+    records.check_data(settings.folder, settings.data, write=not dry_run and not settings.is_data_gone)
     trained.check(commands)
     left = _left(commands, say)
+    if settings.is_data_gone and any(step.job == study_commands.PREPARE for step in left):
+        raise FlanError(
+            f"DATA is {settings.data!r}: there is no such folder; give 'samples', 'tfds', or a folder of data."
+        )
     plan = _planned(commands.steps, {step.name for step in left}, estimates.of(settings.folder, commands.steps))
     if dry_run:
         Console(width=160, markup=False, emoji=False).print(_table(plan))
@@ -148,6 +152,9 @@ def _left(commands: study_commands.Commands, say: Callable[[str], None]) -> list
     for step in commands.steps:
         if not records.is_done(commands.settings.folder, step):
             left.append(step)
+            if names := records.changed(commands.settings.folder, step):
+                of = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+                say(f"{step.name}: data or code of {of} may have changed since. They are prepared again.")
         elif problem := outcomes.problem(commands, step):
             say(f"{step.name}: {step.output} {problem}. It is evaluated again.")
             left.append(step)

@@ -99,7 +99,7 @@ def test_units_for_a_launcher(tmp_path, capsys):
             for style, said in [("", "unknown style ''"), ("5_shots_", "unknown style '5_shots_'")]
         ),
         ([*TINY, "--gin.STUDY='options'", "--gin.POINTS=('',)"], "unknown style ''"),
-        ([*TINY, "--gin.DATA='no/such'"], "DATA is 'no/such': there is no such folder"),
+        ([*TINY, "--gin.DATA='no/such'"], "/no/such': there is no such folder"),
         ([*TINY, "--gin.STUDY='options'", "--gin.POINTS=(1,)"], "unknown style 1"),
         ([*TINY, "--gin.STUDY='options'", "--gin.POINTS=(b'gpt3',)"], "unknown style b'gpt3'"),
         ([*TINY, "--gin.STUDY='role_of_instructions'", "--gin.POINTS=((1, 2),)"], "unknown style 1"),

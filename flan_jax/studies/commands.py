@@ -25,7 +25,7 @@ from flan_jax.evaluation import labels
 from flan_jax.files import AnyPath, user_path
 from flan_jax.formats import names
 from flan_jax.scoring import scorer
-from flan_jax.studies import passed_on
+from flan_jax.studies import passed_on, stamps
 from flan_jax.studies.plan import Arm, Evaluation, Tuning, check, resolved
 from flan_jax.studies.settings import READY, Settings, known_model
 from flan_jax.values import WEIGHTS
@@ -51,6 +51,7 @@ class Step:
       head_slots: those of them that may hold targets.
       model: whose speed its time depends on.
       wordings: of a preparation, a digest of how each dataset becomes text, by "dataset style".
+      reads: of a preparation, what it reads as it is now; see `stamps.of`.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Step:
     head_slots: int = 0
     model: str = ""
     wordings: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    reads: stamps.Stamp = dataclasses.field(default_factory=dict)
 
 
 def digest(value: Any) -> str:
@@ -266,7 +268,9 @@ class Commands:
             for one in dict.fromkeys(shown)
         }
         words, after = [PREPARE, self._model_key(model)], self._convert(model)
-        self._add(words, PREPARE, argv, to, "", list(text.values()), after=after, model=model, wordings=text)
+        reads = stamps.of(self.settings.data, chosen)
+        asked_of = list(text.values())
+        self._add(words, PREPARE, argv, to, "", asked_of, after=after, model=model, wordings=text, reads=reads)
 
     def _after(self, model: str) -> tuple[str, ...]:
         return tuple(s.name for s in self.steps if s.job == PREPARE and s.output == str(self.prepared(model)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +13,7 @@ import gin
 from flan_jax import catalog, macro_checks, macros, styles, values
 from flan_jax.data.samples import OUR_NAMES
 from flan_jax.errors import FlanError, near_names, unknown_name
-from flan_jax.files import AnyPath, same_place, user_path
+from flan_jax.files import AnyPath, is_url, same_place, user_path
 from flan_jax.formats import names
 from flan_jax.studies import recipes
 from flan_jax.values import Kind, Several
@@ -79,9 +80,18 @@ class Settings:
             return (cluster,)
         return tuple(name for name in self.datasets if catalog.named(name)[0].cluster == cluster)
 
+    @functools.cached_property  # a plan asks hundreds of times
+    def is_data_gone(self) -> bool:
+        """Whether DATA is a folder of this machine that is not there. What was prepared of it stays."""
+        named = self.data in OUR_NAMES or is_url(self.data)
+        return not named and not user_path(self.data, "DATA").is_dir()
+
     def has(self, record: catalog.Dataset) -> bool:
-        """Whether DATA has a folder of a dataset; of TFDS's own data, and of the samples, all of them count."""
-        if self.data in OUR_NAMES:
+        """Whether DATA has a folder of a dataset.
+
+        Of TFDS's own data, of the samples, and where DATA is not there, all of them count.
+        """
+        if self.is_data_gone or self.data in OUR_NAMES:
             return True
         folders = (record.folder, record.source.partition(":")[0])
         return any((user_path(self.data, "DATA") / folder).is_dir() for folder in folders)
@@ -175,9 +185,7 @@ def study(
     )
     macros_of_budget = macro_values("BUDGET_TRAIN", budget or {}, "train", OWN_TRAIN)
     own = macros_of_budget if train is None else macro_values("TRAIN", train, "train", OWN_TRAIN)
-    if data not in OUR_NAMES and "://" not in data and not user_path(data, "DATA").is_dir():
-        raise FlanError(f"DATA is {data!r}: there is no such folder; give 'samples', 'tfds', or a folder of data.")
-    data_text = data if data in OUR_NAMES or "://" in data else str(user_path(data, "DATA").absolute())
+    data_text = data if data in OUR_NAMES or is_url(data) else str(user_path(data, "DATA").absolute())
     return Settings(
         name=name,
         folder=user_path(study_dir, "STUDY_DIR").absolute() if "://" not in study_dir else user_path(study_dir),
