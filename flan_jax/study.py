@@ -77,8 +77,10 @@ def run(
       What study.json holds; for a dry run, the plan.
 
     Raises:
-      FlanError: bad input, a step that failed, or scores that do not belong together.
+      FlanError: bad input, data that are not there, a step that failed, or scores that do not belong together.
     """
+    if dry_run and units is not None:
+        raise FlanError(f"--dry_run writes nothing, and --units={units} is a file to write: leave one of the two out.")
     kind = kinds.study(settings.name)
     if settings.points is not None and not kind.points:
         raise FlanError(f"study {kind.name} varies nothing by POINTS: leave them out.")
@@ -99,10 +101,14 @@ def run(
         names = {step.name for step in left}
         for step in left:
             records.begin(settings.folder, step)
+            records.put_aside(step)  # what has results is done to a launcher
         needed = [dataclasses.replace(step, after=tuple(n for n in step.after if n in names)) for step in left]
         content = {"units": [dataclasses.asdict(unit_of(step)) for step in needed]}
         write_atomic(user_path(units, "--units"), json.dumps(content, indent=1) + "\n")
-        say(f"{len(left)} units in {units}: start them with --units={units} of a launcher, then run this again.")
+        if not left:
+            say(f"{units} has no units, since no step is left: run this without --units for the result.")
+        else:
+            say(f"{len(left)} units in {units}: start them with --units={units} of a launcher, then run this again.")
         return {"study": kind.name, "steps": plan}
     say(_summary(plan))
     by_name: dict[str, study_commands.Step] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import time
@@ -13,7 +14,7 @@ from flan_jax.files import AnyPath, is_url, make_folder, ready, refuse_pattern, 
 from flan_jax.json_lines import from_json, to_json
 from flan_jax.revision import code_revision
 from flan_jax.studies import stamps
-from flan_jax.studies.commands import PREPARE, Commands, Step
+from flan_jax.studies.commands import EVAL, PREPARE, Commands, Step
 from flan_jax.values import Number, Unfit
 
 _DATA = "data.json"  # in the folder: what all of it was made from
@@ -131,6 +132,17 @@ def begin(folder: AnyPath, step: Step) -> None:
             continue
         if any(str(one).partition("=")[2].strip("'\"").endswith(place) for one in _outputs(found.get("argv"))):
             write_atomic(file, json.dumps(found | {_REPLACED: step.name}, indent=1) + "\n")
+
+
+def put_aside(step: Step) -> None:
+    """Renames the results of an evaluation that is to be made again, which a launcher would take for what is wanted."""
+    results = user_path(step.output) / step.done
+    if step.job != EVAL or not results.exists():
+        return
+    others = (results.with_name(f"replaced_{number}_{results.name}") for number in itertools.count(1))
+    aside = next(path for path in others if not path.exists())
+    write_atomic(aside, results.read_text(encoding="utf-8"))
+    results.unlink()
 
 
 def _agree(before: Any, now: Mapping[str, str]) -> bool:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import itertools
+import json
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,8 +18,12 @@ from flan_jax.data.samples import OUR_NAMES
 from flan_jax.errors import FlanError, near_names, unknown_name
 from flan_jax.files import AnyPath, is_url, same_place, user_path
 from flan_jax.formats import names
+from flan_jax.lazy import lazy_imports
 from flan_jax.studies import recipes
 from flan_jax.values import Kind, Several
+
+with lazy_imports():
+    from flan_jax.checkpoint import adapters, choosing
 
 # Macros that the study sets itself, of the runs that it tunes and of the evaluations.
 OWN_TRAIN = ("MODEL_DIR", "PREPARED_DIR", "INITIAL_CHECKPOINT_PATH", "MIXTURE_OR_TASK_NAME", "RANDOM_SEED", "TASKS")
@@ -25,6 +32,22 @@ _OWN_EVAL = ("CHECKPOINT_PATH", "EVAL_OUTPUT_DIR", "PREPARED_DIR", "DATASETS", "
 _OWN_EVAL += ("BASELINE_NAME", "STEP", "TASKS", "CONTAMINATION")
 TINY = "tiny"  # a random model, for tests of the way
 READY = (*names.PACKAGED, TINY)  # models that the study itself converts
+_DIGITS = 8  # of a digest in a name
+
+
+def digest(value: Any) -> str:
+    """Of anything that JSON can say: the same for dictionaries that differ in order alone.
+
+    >>> digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1}) != digest({"a": 2, "b": 1})
+    True
+    """
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
+
+
+def model_key(folder: AnyPath) -> str:
+    """What folders of a checkpoint's tokens are called, and what names of its trainings are made from."""
+    return f"{folder.name}-{digest(str(folder.absolute()))}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,7 +190,7 @@ def study(
             f"BASELINES has {shots!r}, and a study's scores are zero-shot: leave the exemplars out; the study few_shot "
             "varies their number by POINTS."
         )
-    _refuse_one_folder(models, study_dir)
+    _refuse_one_model(models, study_dir)
     _refuse_within(datasets or ())
     of_clusters = {
         cluster: [n for n in datasets or () if catalog.named(n)[0].cluster == cluster] for cluster in clusters
@@ -185,12 +208,13 @@ def study(
     )
     macros_of_budget = macro_values("BUDGET_TRAIN", budget or {}, "train", OWN_TRAIN)
     own = macros_of_budget if train is None else macro_values("TRAIN", train, "train", OWN_TRAIN)
+    place = user_path(study_dir, "STUDY_DIR").absolute()
     data_text = data if data in OUR_NAMES or is_url(data) else str(user_path(data, "DATA").absolute())
     return Settings(
         name=name,
-        folder=user_path(study_dir, "STUDY_DIR").absolute() if "://" not in study_dir else user_path(study_dir),
+        folder=place,
         data=data_text,
-        models=tuple(models),
+        models=tuple(_place(model, place) for model in models),
         clusters=held_out,
         datasets=tuple(datasets or ()),
         seeds=tuple(seeds),
@@ -250,13 +274,40 @@ def known_model(name: str) -> None:
         raise unknown_name("model", name, READY, "(or a checkpoint folder, as python -m flan_jax.convert writes it)")
 
 
-def _refuse_one_folder(models: Sequence[str], study_dir: str) -> None:
-    """Raises a FlanError where two models are one folder by other names."""
+def _place(model: str, study_dir: AnyPath) -> str:
+    """A model as a study names it, by whatever path or link it is given.
+
+    A folder is named in full. A study that an earlier version began by the name of a link goes on by it.
+    """
+    if model in READY or is_url(model):
+        return model
+    given = user_path(model, "MODELS").absolute()
+    if not given.is_dir():  # `known_model` says it
+        return model
+    if given.name not in ("", "..") and (study_dir / "prepared" / model_key(given)).exists():
+        return str(given)
+    return os.path.realpath(given)
+
+
+def _refuse_one_model(models: Sequence[str], study_dir: str) -> None:
+    """Raises a FlanError where two models are one: a folder by other names, or a copy of it."""
     own = user_path(study_dir) / "models"  # where the study itself puts the packaged ones
     folders = [(model, own / model if model in READY else user_path(model, "MODELS")) for model in models]
     for (first, folder), (second, other) in itertools.combinations(folders, 2):
         if same_place(folder, other):
             raise FlanError(f"MODELS has {first!r} and {second!r}, which are one folder: leave one out.")
+    weights = {model: _weights(folder) for model, folder in folders}
+    for first, second in itertools.combinations(models, 2):
+        if weights[first] is not None and weights[first] == weights[second]:
+            raise FlanError(f"MODELS has {first!r} and {second!r}, which have the same weights: leave one out.")
+
+
+def _weights(folder: AnyPath) -> str | None:
+    """A digest of the weights in a checkpoint folder; None where none are there yet, or an earlier version saved it."""
+    try:
+        return adapters.weights(folder, steps[-1]) if (steps := choosing.steps(folder)) else None
+    except (FlanError, OSError):  # the first step that reads it says it
+        return None
 
 
 def _refuse_within(datasets: Sequence[str]) -> None:
