@@ -9,15 +9,16 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from flan_jax import catalog
 from flan_jax.errors import FlanError, StorageError
 from flan_jax.files import AnyPath, is_url, make_folder, ready, refuse_pattern, same_place, user_path, write_atomic
 from flan_jax.json_lines import from_json, to_json
 from flan_jax.revision import code_revision
 from flan_jax.studies import stamps
 from flan_jax.studies.commands import EVAL, PREPARE, Commands, Step
+from flan_jax.studies.settings import DATA_FILE, HAD
 from flan_jax.values import Number, Unfit
 
-_DATA = "data.json"  # in the folder: what all of it was made from
 _STEPS = "steps"
 _READS = "reads"  # in the record of a preparation: see `stamps`
 _REPLACED = "replaced_by"  # in the record of a step whose folder another one has written since
@@ -37,29 +38,42 @@ def check_data(folder: AnyPath, data: str, write: bool = True) -> None:
       FlanError: it was made from other data, which are still there, or cannot be made.
     """
     refuse_pattern(folder)
-    path = folder / _DATA
+    path = folder / DATA_FILE
     if not path.exists() and (folder / _STEPS).exists():
         raise FlanError(
-            f"{folder} has steps of studies, and no {_DATA}, which says what DATA they are of: put it back, or give "
-            "another STUDY_DIR."
+            f"{folder} has steps of studies, and no {DATA_FILE}, which says what DATA they are of: put it back, or "
+            "give another STUDY_DIR."
         )
     if path.exists():
         try:
-            kept = from_json(path.read_text(encoding="utf-8"))["data"]
+            about = from_json(path.read_text(encoding="utf-8"))
+            kept = about["data"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise FlanError(f"{path} is damaged: give another STUDY_DIR.") from error
-        if kept == data or _is_one_folder(kept, data):
-            return
-        if not _is_moved(kept, data):
+        if kept != data and not _is_one_folder(kept, data) and not _is_moved(kept, data):
             raise FlanError(f"{folder} was made from DATA {kept}, not {data}: give another STUDY_DIR.")
-        if write:  # what is prepared and evaluated is compared with the records that lie there now
-            write_atomic(path, to_json({"data": data}) + "\n")
-        return
-    if write:
+        told = {"data": kept if _is_one_folder(kept, data) else data} | _folders_of(data, about.get(HAD))
+        if write and told != about:  # what is prepared and evaluated is compared with the records that lie there now
+            write_atomic(path, to_json(told) + "\n")
+    elif write:
         make_folder(folder)
-        write_atomic(path, to_json({"data": data}) + "\n")
+        write_atomic(path, to_json({"data": data} | _folders_of(data)) + "\n")
     else:
         ready(path)
+
+
+def _folders_of(data: str, before: Any = None) -> dict[str, list[str]]:
+    """The folders of datasets that a folder of data has, for plans while it is away.
+
+    Args:
+      data: what a study reads. On object storage and elsewhere nobody asks.
+      before: those that it had, which may be of other modules of TASKS.
+    """
+    if not _is_folder(data) or is_url(data):
+        return {}
+    known = {folder for record in catalog.datasets() for folder in stamps.folders(record)}
+    known |= {name for name in before if isinstance(name, str)} if isinstance(before, list) else set()
+    return {HAD: sorted(name for name in known if (user_path(data, "DATA") / name).is_dir())}
 
 
 def _is_one_folder(kept: Any, data: str) -> bool:

@@ -18,8 +18,9 @@ from flan_jax.data.samples import OUR_NAMES
 from flan_jax.errors import FlanError, near_names, unknown_name
 from flan_jax.files import AnyPath, is_url, same_place, user_path
 from flan_jax.formats import names
+from flan_jax.json_lines import from_json
 from flan_jax.lazy import lazy_imports
-from flan_jax.studies import recipes
+from flan_jax.studies import recipes, stamps
 from flan_jax.values import Kind, Several
 
 with lazy_imports():
@@ -32,6 +33,7 @@ _OWN_EVAL = ("CHECKPOINT_PATH", "EVAL_OUTPUT_DIR", "PREPARED_DIR", "DATASETS", "
 _OWN_EVAL += ("BASELINE_NAME", "STEP", "TASKS", "CONTAMINATION")
 TINY = "tiny"  # a random model, for tests of the way
 READY = (*names.PACKAGED, TINY)  # models that the study itself converts
+DATA_FILE, HAD = "data.json", "had"  # in a study's folder: what all of it was made from, and folders that were there
 _DIGITS = 8  # of a digest in a name
 
 
@@ -112,12 +114,22 @@ class Settings:
     def has(self, record: catalog.Dataset) -> bool:
         """Whether DATA has a folder of a dataset.
 
-        Of TFDS's own data, of the samples, and where DATA is not there, all of them count.
+        Of TFDS's own data and of the samples all of them count; where DATA is not there, those that it had.
         """
-        if self.is_data_gone or self.data in OUR_NAMES:
+        if self.data in OUR_NAMES:
             return True
-        folders = (record.folder, record.source.partition(":")[0])
-        return any((user_path(self.data, "DATA") / folder).is_dir() for folder in folders)
+        if self.is_data_gone:
+            return self._had is None or any(folder in self._had for folder in stamps.folders(record))
+        return any((user_path(self.data, "DATA") / folder).is_dir() for folder in stamps.folders(record))
+
+    @functools.cached_property
+    def _had(self) -> list[str] | None:
+        """The folders that DATA had when a study here last saw it; None where an earlier version did not keep them."""
+        try:
+            found = from_json((self.folder / DATA_FILE).read_text(encoding="utf-8"))[HAD]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return found if isinstance(found, list) else None
 
     def varied(self, usual: Sequence[Any], kind: Kind | None = None) -> tuple[Any, ...]:
         """The points of the study, by default those, as many as MAX_POINTS lets it have.

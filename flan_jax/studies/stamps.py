@@ -103,15 +103,15 @@ def _of_files(data: str, chosen: Mapping[str, catalog.Dataset]) -> dict[str, str
             return None
         below = _objects(root) if is_remote(root) else None
         return {
-            name: _digest(line for folder in _folders(record) for line in _lines(root, folder, below))
+            name: _digest(line for folder in folders(record) for line in _lines(root, folder, below))
             for name, record in chosen.items()
         }
     except (OSError, StorageError):
         return None
 
 
-def _folders(record: catalog.Dataset) -> list[str]:
-    """Where rows of a dataset may be in a folder of data: JSONL, or what TFDS wrote."""
+def folders(record: catalog.Dataset) -> list[str]:
+    """Where rows of a dataset may be in a folder of data, by relative names: JSONL, or what TFDS wrote."""
     return list(dict.fromkeys((record.folder, record.source.partition(":")[0])))
 
 

@@ -90,8 +90,15 @@ def test_a_record_of_an_earlier_version_is_compared_once(prepared, tmp_path):
 
 def test_data_that_are_not_there_have_not_changed(prepared, data, tmp_path, settings_of):
     """A finished study is shown while the disk with its data is away; one that has to prepare is refused."""
+    assert settings_of("options", STUDY_DIR=str(tmp_path / "studies"), DATA=str(data)).has(catalog.dataset("cb"))
     data.rename(tmp_path / "away")
     assert prepared()
+    away = settings_of("options", STUDY_DIR=str(tmp_path / "studies"), DATA=str(data))
+    assert [name for name in ("cb", "copa", "rte", "samsum") if away.has(catalog.dataset(name))] == ["cb", "copa"]
+    about = json.loads((tmp_path / "studies" / "data.json").read_text())
+    (tmp_path / "studies" / "data.json").write_text(json.dumps({"data": about["data"]}))  # of an earlier version
+    away = settings_of("options", STUDY_DIR=str(tmp_path / "studies"), DATA=str(data))
+    assert away.has(catalog.dataset("cb")) and away.has(catalog.dataset("rte"))
     settings = settings_of("held_out_clusters", STUDY_DIR=str(tmp_path / "other"), DATA=str(data))
     with pytest.raises(FlanError, match="data': there is no such folder"):
         study.run(settings, AGAIN, execute=lambda unit, restarts: pytest.fail("it ran"))
