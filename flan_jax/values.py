@@ -12,7 +12,6 @@ import numbers
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 from flan_jax import files
@@ -223,7 +222,7 @@ class Where:
             path = files.user_path(value)
         except FlanError as error:
             raise Unfit(str(error)) from error
-        return str(path.absolute() if str(path) in self.names and isinstance(path, Path) else path)
+        return str(path.absolute() if str(path) in self.names else path)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -137,12 +137,12 @@ def _objects(root: Any) -> list[str]:
 
 def _content(file: Path) -> str:
     about = file.stat()
-    return _content_of(str(file), about.st_size, about.st_mtime_ns)
+    return _content_of(file, about.st_size, about.st_mtime_ns)
 
 
 @functools.lru_cache(maxsize=4096)  # a study plans several times
-def _content_of(file: str, size: int, written: int) -> str:
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:_DIGITS]
+def _content_of(file: Path, size: int, written: int) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:_DIGITS]
 
 
 def _digest(lines: Iterable[str]) -> str:
