@@ -92,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--tuned", nargs="+", required=True, type=options.path, help="what the model was tuned on")
     parser.add_argument("--evaluated", nargs="+", required=True, type=options.path, help="evaluation sets")
     parser.add_argument("--prepared", type=options.path, help="PREPARED_DIR with the text of names and checkpoints")
-    parser.add_argument("--data", type=options.path, help="samples, or a folder of JSONL, with the text of names")
+    parser.add_argument("--data", type=options.data, help="samples, or a folder of JSONL, with the text of names")
     parser.add_argument(
         "--vocabulary", help="vocabulary of prepared tokens: a folder or file, or bytes; a checkpoint has its own"
     )

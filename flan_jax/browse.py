@@ -300,9 +300,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--template", type=options.count_or_none, help="number of a template; by default what training shows first"
     )
-    parser.add_argument("--data", default="samples", type=options.path, help="samples, tfds, or a folder of data")
+    parser.add_argument("--data", default="samples", type=options.data, help="samples, tfds, or a folder of data")
     parser.add_argument(
-        "--vocabulary", default="bytes", type=options.path, help="counts tokens; with --prepared, its vocabulary"
+        "--vocabulary", default="bytes", type=options.vocabulary, help="counts tokens; with --prepared, its vocabulary"
     )
     parser.add_argument("--prepared", type=options.path, help="PREPARED_DIR to read examples and tokens from")
     parser.add_argument(

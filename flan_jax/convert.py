@@ -18,7 +18,7 @@ from flan_jax.files import AnyPath, is_remote, local, user_path
 from flan_jax.formats import names
 from flan_jax.json_lines import to_json
 from flan_jax.lazy import lazy_imports
-from flan_jax.values import WEIGHTS
+from flan_jax.values import WEIGHTS, Where
 
 with lazy_imports():  # so that a wrong command line is reported at once
     from flan_jax.checkpoint import adapters
@@ -125,9 +125,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = options.Parser(
         prog="python -m flan_jax.convert", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    known = ", ".join((*names.PACKAGED, *configuration.model_names()))
-    source_help = f"a GGUF file, a folder of transformers, T5X or FLAN-JAX, or one of {known}"
-    parser.add_argument("--from", dest="source", required=True, type=options.path, help=source_help)
+    known = (*names.PACKAGED, *configuration.model_names())
+    source_help = f"a GGUF file, a folder of transformers, T5X or FLAN-JAX, or one of {', '.join(known)}"
+    source = options.of(Where(known, wanted="the path of a file or folder, or a name"))
+    parser.add_argument("--from", dest="source", required=True, type=source, help=source_help)
     parser.add_argument("--to", required=True, type=options.path, help="the folder to make")
     parser.add_argument(
         "--format", dest="form", default=names.NATIVE, choices=names.FORMATS, help="format to write; ours by default"
@@ -137,7 +138,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--model", help="the shape of a T5X checkpoint: a name of gin/models, or a gin file")
     parser.add_argument(
-        "--vocabulary", type=options.path, help="the vocabulary of a T5X checkpoint: a SentencePiece .model, or bytes"
+        "--vocabulary",
+        type=options.vocabulary,
+        help="the vocabulary of a T5X checkpoint: a SentencePiece .model, or bytes",
     )
     parser.add_argument(
         "--dtype", default="float32", choices=names.DTYPES, help="dtype of the weights with --format=huggingface"

@@ -221,13 +221,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--name", required=True, help="a dataset, flan_<dataset>_t<k> or a mixture; a style may follow")
     parser.add_argument("--to", required=True, type=options.path, help="file to write, or - for standard output")
     parser.add_argument("--split", default="train", choices=("train", "validation", "test"), help="validation is dev")
-    parser.add_argument("--data", default="samples", type=options.path, help="samples, tfds, or a folder of data")
+    parser.add_argument("--data", default="samples", type=options.data, help="samples, tfds, or a folder of data")
     parser.add_argument("--epochs", type=options.count, default=1, help="how many times to go through each dataset")
     parser.add_argument("--count", type=options.count, help="most lines of each dataset")
     parser.add_argument(
         "--seed", type=options.seed, default=0, help="seed of templates, exemplars and shuffled options"
     )
-    parser.add_argument("--vocabulary", default="bytes", type=options.path, help="counts how many exemplars fit")
+    parser.add_argument("--vocabulary", default="bytes", type=options.vocabulary, help="counts how many exemplars fit")
     parser.add_argument("--tasks", **options.TASKS)
     parser.add_argument("--json", action="store_true", help="print the counts as one JSON object, last line")
     quiet_loggers()

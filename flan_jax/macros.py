@@ -17,6 +17,7 @@ from flan_jax.protocol import JOINTS
 from flan_jax.values import (
     LOSS_AVERAGES,
     MESH_AXES,
+    OUR_DATA,
     SEEDS,
     TOKENS,
     WEIGHTS,
@@ -304,7 +305,9 @@ SETTINGS = (
         ("train.computation", "evaluate.computation", "evaluating.computation"),
     ),
     Setting("MODEL", Text(), "a file of gin/models, if there is no checkpoint to start from", ("model_config.name",)),
-    Setting("VOCABULARY", or_none(Where()), "'bytes', or a vocabulary's file or folder", ("train.vocabulary",)),
+    Setting(
+        "VOCABULARY", or_none(Where(("bytes",))), "'bytes', or a vocabulary's file or folder", ("train.vocabulary",)
+    ),
     Setting(
         "",
         or_none(Made(lambda: (DecoderConfig,), "a DecoderConfig, as @model_config() makes it")),
@@ -420,7 +423,7 @@ SETTINGS = (
     Setting("", Switch(), "whether to score datasets that are not held out too", ("evaluate.allow_seen",)),
     Setting("STUDY", Text(), "name of the study", ("study.name",)),
     Setting("STUDY_DIR", Where(), "folder for all that studies of the same data make", ("study.study_dir",)),
-    Setting("DATA", Where(), "the data to prepare: samples, tfds, or a folder", ("study.data",)),
+    Setting("DATA", Where(OUR_DATA), "the data to prepare: samples, tfds, or a folder", ("study.data",)),
     Setting("MODELS", Several(Text()), "packaged models by name, or checkpoint folders", ("study.models",)),
     Setting("CLUSTERS", Several(_CLUSTER), "clusters that the study holds out and evaluates", ("study.clusters",)),
     Setting("BASELINES", Several(_STYLE), "styles of the prompts for the untuned model", ("study.baselines",)),

@@ -140,14 +140,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         prog="python -m flan_jax.prepare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--data", default="samples", type=options.path, help="samples, tfds, or a folder of JSONL or TFDS data"
+        "--data", default="samples", type=options.data, help="samples, tfds, or a folder of JSONL or TFDS data"
     )
     parser.add_argument("--datasets", default="", help="datasets and clusters, separated by commas; by default all")
     parser.add_argument(
         "--mixture", default="", help="a mixture, or a file with one: prepares its datasets and reports its packing"
     )
     parser.add_argument(
-        "--vocabulary", type=options.path, help="bytes (the default), a vocabulary folder, .model or tokenizer.json"
+        "--vocabulary",
+        type=options.vocabulary,
+        help="bytes (the default), a vocabulary folder, .model or tokenizer.json",
     )
     parser.add_argument("--to", type=options.path, help="PREPARED_DIR")
     parser.add_argument("--check", action="store_true", help="only show the state of each source")

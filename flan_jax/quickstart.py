@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         prog="python -m flan_jax.quickstart", description=__doc__, formatter_class=options.AsWritten
     )
     parser.add_argument(
-        "--data", default="samples", type=options.path, help="samples, tfds, or a folder of JSONL in TFDS's field names"
+        "--data", default="samples", type=options.data, help="samples, tfds, or a folder of JSONL in TFDS's field names"
     )
     parser.add_argument("--model", default="", help=f"{GEMMA}, {_TINY}, or a checkpoint folder")
     parser.add_argument("--steps", type=options.count_or_none, help="tuning steps, in place of those in the gin file")

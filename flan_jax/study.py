@@ -77,15 +77,21 @@ def run(
       What study.json holds; for a dry run, the plan.
 
     Raises:
-      FlanError: bad input, a step that failed, or scores that do not belong together.
+      FlanError: bad input, data that are not there, a step that failed, or scores that do not belong together.
     """
+    if dry_run and units is not None:
+        raise FlanError(f"--dry_run writes nothing, and --units={units} is a file to write: leave one of the two out.")
     kind = kinds.study(settings.name)
     if settings.points is not None and not kind.points:
         raise FlanError(f"study {kind.name} varies nothing by POINTS: leave them out.")
     commands = kind.plan(settings)
-    records.check_data(settings.folder, settings.data, write=not dry_run)
+    records.check_data(settings.folder, settings.data, write=not dry_run and not settings.is_data_gone)
     trained.check(commands)
     left = _left(commands, say)
+    if settings.is_data_gone and any(step.job == study_commands.PREPARE for step in left):
+        raise FlanError(
+            f"DATA is {settings.data!r}: there is no such folder; give 'samples', 'tfds', or a folder of data."
+        )
     plan = _planned(commands.steps, {step.name for step in left}, estimates.of(settings.folder, commands.steps))
     if dry_run:
         Console(width=160, markup=False, emoji=False).print(_table(plan))
@@ -95,10 +101,14 @@ def run(
         names = {step.name for step in left}
         for step in left:
             records.begin(settings.folder, step)
+            records.put_aside(step)  # what has results is done to a launcher
         needed = [dataclasses.replace(step, after=tuple(n for n in step.after if n in names)) for step in left]
         content = {"units": [dataclasses.asdict(unit_of(step)) for step in needed]}
         write_atomic(user_path(units, "--units"), json.dumps(content, indent=1) + "\n")
-        say(f"{len(left)} units in {units}: start them with --units={units} of a launcher, then run this again.")
+        if not left:
+            say(f"{units} has no units, since no step is left: run this without --units for the result.")
+        else:
+            say(f"{len(left)} units in {units}: start them with --units={units} of a launcher, then run this again.")
         return {"study": kind.name, "steps": plan}
     say(_summary(plan))
     by_name: dict[str, study_commands.Step] = {}
@@ -148,6 +158,9 @@ def _left(commands: study_commands.Commands, say: Callable[[str], None]) -> list
     for step in commands.steps:
         if not records.is_done(commands.settings.folder, step):
             left.append(step)
+            if names := records.changed(commands.settings.folder, step):
+                of = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+                say(f"{step.name}: data or code of {of} may have changed since. They are prepared again.")
         elif problem := outcomes.problem(commands, step):
             say(f"{step.name}: {step.output} {problem}. It is evaluated again.")
             left.append(step)

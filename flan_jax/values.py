@@ -203,7 +203,7 @@ class Where:
     """A path on this machine or a URL of object storage; see `files.user_path`.
 
     Attributes:
-      names: words that are allowed in place of a path.
+      names: words that are allowed in place of a path. A folder of such a name is written as a path: `./samples`.
       wanted: what is wanted, in words.
     """
 
@@ -219,9 +219,10 @@ class Where:
         if _BREAKS_LINE.search(str(value)):  # every message about it would be of several lines
             raise Unfit("a path is on one line, without control characters")
         try:
-            return str(files.user_path(value))
+            path = files.user_path(value)
         except FlanError as error:
             raise Unfit(str(error)) from error
+        return str(path.absolute() if str(path) in self.names else path)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -406,6 +407,7 @@ class Made:
 
 
 TOKENS = Whole(2, 2**20)  # tokens of an input or a target
+OUR_DATA = ("samples", "tfds")  # words for data beside folders; see `data.samples`
 WEIGHTS = ("params", "ema")  # a checkpoint's last parameters, or their mean over steps (EMA_DECAY)
 MESH_AXES = ("data", "fsdp", "tensor")
 PER_TOKEN, PER_EXAMPLE = LOSS_AVERAGES = ("per_token", "per_example")

@@ -1,8 +1,12 @@
 """Options of all commands: what is no such value ends in one line with exit status 2, before anything is imported."""
 
 import importlib
+import os
+from pathlib import Path
 
 import pytest
+
+from flan_jax import macros, options
 
 NUMBERS = ("-1", "-3", "nan", "inf", "x", "1.5", "1e99", "9" * 5000, "")
 PATHS = ("", "  ", "gs:/bucket/x", "gs://x", "a\0b", "~nobody_here/x")
@@ -101,3 +105,19 @@ def test_whole_numbers_as_people_write_them(capsys, tmp_path):
 
     export.main(["--name=cb", f"--to={tmp_path / 'x'}", "--count=1e0", "--epochs=1.0"])
     assert len((tmp_path / "x").read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize("written", ["./samples", "samples/", "./samples/", "../here/samples", "samples/."])
+def test_a_folder_that_has_the_name_of_our_samples_is_read_where_it_is_written_as_a_path(
+    tmp_path, monkeypatch, written
+):
+    """`./samples` was written as `samples`, and stood for the bundled ones: of nobody's records but ours."""
+    (tmp_path / "here" / "samples").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    for kind in (options.data, macros.BY_MACRO["DATA"].kind.fit):
+        assert (kind("samples"), kind("tfds")) == ("samples", "tfds")
+        assert kind(written) not in ("samples", "tfds")
+        assert os.path.realpath(kind(written)) == str(tmp_path / "here" / "samples")
+    assert macros.BY_MACRO["DATA"].kind.fit(Path("samples")) == str(tmp_path / "here" / "samples")
+    assert options.data("./tfds") == str(tmp_path / "here" / "tfds")
+    assert options.vocabulary("bytes") == "bytes" and options.vocabulary("./bytes") == str(tmp_path / "here" / "bytes")

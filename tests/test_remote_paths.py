@@ -47,6 +47,7 @@ OURS = {
     "data/samples.py": {"Path(next(iter(flan_jax.tasks.__path__)))"},
     "gin_files.py": {"Path(__file__)"},
     "options.py": {"Path(sys.orig_argv[1])"},  # the name that the program was started by
+    "studies/stamps.py": {"Path(inspect.getfile(function))"},
     "revision.py": {"Path(flan_jax.__file__)"},
     "own_tasks.py": {  # Python imports modules from this machine alone
         "Path(getattr(module, 'SAMPLES', None) or Path(module.__file__ or '').parent / 'samples')",

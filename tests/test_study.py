@@ -1,10 +1,16 @@
 """The command; tests/studies runs each study to its end."""
 
 import json
+import os
+import shutil
+from pathlib import Path
 
 import pytest
 
-from flan_jax import study
+from flan_jax import convert, study
+from flan_jax.errors import FlanError
+from flan_jax.studies import commands
+from flan_jax.studies import settings as studied
 
 TINY = ["--gin_file=studies/held_out_clusters.gin", "--budget=tiny", "--gin.DATA='samples'"]
 
@@ -99,7 +105,7 @@ def test_units_for_a_launcher(tmp_path, capsys):
             for style, said in [("", "unknown style ''"), ("5_shots_", "unknown style '5_shots_'")]
         ),
         ([*TINY, "--gin.STUDY='options'", "--gin.POINTS=('',)"], "unknown style ''"),
-        ([*TINY, "--gin.DATA='no/such'"], "DATA is 'no/such': there is no such folder"),
+        ([*TINY, "--gin.DATA='no/such'"], "/no/such': there is no such folder"),
         ([*TINY, "--gin.STUDY='options'", "--gin.POINTS=(1,)"], "unknown style 1"),
         ([*TINY, "--gin.STUDY='options'", "--gin.POINTS=(b'gpt3',)"], "unknown style b'gpt3'"),
         ([*TINY, "--gin.STUDY='role_of_instructions'", "--gin.POINTS=((1, 2),)"], "unknown style 1"),
@@ -133,6 +139,52 @@ def test_a_packaged_model_and_its_folder_are_one_model(tmp_path, capsys):
             [*TINY, f"--gin.STUDY_DIR='{tmp_path / 'studies'}'", f"--gin.MODELS=('tiny', '{place}')", "--dry_run"]
         )
     assert f"MODELS has 'tiny' and '{place}', which are one folder" in capsys.readouterr().err
+
+
+def test_a_copy_of_a_model_is_no_size_of_its_own(tmp_path, settings_of_models):
+    """ "Of 2 sizes 2 gain for sure", and both were one."""
+    one, other = (str(tmp_path / name) for name in ("one", "other"))
+    convert.convert("tiny", one, tuning="untuned")
+    shutil.copytree(one, other)
+    with pytest.raises(FlanError, match="MODELS has '.*one' and '.*other', which have the same weights: leave one out"):
+        settings_of_models(one, other)
+    assert settings_of_models("tiny", one).models == ("tiny", one)  # that of the study is not there yet
+    (saved,) = Path(other).glob("checkpoints/*/digests")
+    shutil.rmtree(saved)  # an earlier version saved none
+    assert settings_of_models(one, other).models == (one, other)
+
+
+def test_a_model_has_one_name_by_whatever_path_it_is_given(tmp_path, settings_of_models, monkeypatch):
+    """`.`, a link or a path with `..` had everything tuned again."""
+    home = Path(os.path.realpath(tmp_path))
+    (home / "here" / "model").mkdir(parents=True)
+    (home / "link").symlink_to(home / "here" / "model")
+    whole = str(home / "here" / "model")
+    for folder, given in [("here/model", "."), ("here/model", "./"), ("here", "model"), ("here", "./model/")]:
+        monkeypatch.chdir(home / folder)
+        assert settings_of_models(given).models == (whole,)
+    for given in (whole, f"{whole}/../model", f"{home}/link", "../here/model"):
+        assert settings_of_models(given).models == (whole,)
+    (home / "tiny").mkdir()
+    monkeypatch.chdir(home)
+    assert settings_of_models("tiny").models == ("tiny",) and settings_of_models("./tiny").models == (f"{home}/tiny",)
+    assert settings_of_models("gemma3-27m").models == ("gemma3-27m",)  # which the plan says that there is not
+    begun = home / "studies" / "prepared" / studied.model_key(home / "link")  # by an earlier version
+    begun.mkdir(parents=True)
+    assert settings_of_models(f"{home}/link").models == (f"{home}/link",)
+    assert studied.model_key(Path(whole)) == f"model-{commands.digest(whole)}"  # as it was
+
+
+@pytest.fixture
+def settings_of_models(tmp_path):
+    """(models) -> the settings of a study of theirs."""
+
+    def made(*models):
+        folder = os.path.realpath(tmp_path / "studies")
+        bindings = [f"STUDY_DIR = '{folder}'", "DATA = 'samples'", f"MODELS = {models!r}"]
+        return study.settings_of(["studies/scale.gin", "studies/budgets/tiny.gin"], bindings)
+
+    return made
 
 
 def test_a_folder_that_cannot_be_made_is_refused_at_the_plan(tmp_path, capsys, read_only_disk):

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import flan_jax.tasks
 from flan_jax import catalog
+from flan_jax.values import OUR_DATA
 
-SAMPLES = "samples"  # as --data, it stands for their folder
-TFDS = "tfds"  # as --data, it stands for the data folder of TFDS, and for downloads
-OUR_NAMES = (SAMPLES, TFDS)  # all that --data may be beside a folder
+# All that --data may be beside a folder: SAMPLES stands for their folder, TFDS for that of TFDS, and for downloads.
+SAMPLES, TFDS = OUR_NAMES = OUR_DATA
 
 
 def samples_folder(record: catalog.Dataset | None = None) -> Path:

@@ -71,7 +71,7 @@ class CatalogSource(seqio.DataSource):
     def _is_at_hand(self) -> bool:
         """Whether it can be opened without a download."""
         try:
-            if "source" not in vars(self) and str(self._data) == sources.TFDS:
+            if "source" not in vars(self) and self._data == sources.TFDS:
                 return sources.builder_of(self._record).is_prepared()
             _ = self.source
         except sources.SourceError:

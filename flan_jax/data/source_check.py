@@ -65,7 +65,7 @@ def check(record: catalog.Dataset, data: str | AnyPath, ask: Callable[[str], str
     def state(name: str, detail: str) -> SourceState:
         return SourceState(record.name, record.source, name, detail)
 
-    if str(data) != sources.TFDS:
+    if data != sources.TFDS:
         try:
             source = sources.open_source(record, data)
             found = state(READY, _sizes(source))

@@ -25,7 +25,7 @@ from tensorflow_datasets.core import shuffle as tfds_shuffle
 from flan_jax import catalog, own_data
 from flan_jax.data import left_out, network, usable
 from flan_jax.data.local_rows import BadRow, FileRows, read_fields
-from flan_jax.data.samples import SAMPLES, TFDS, samples_folder
+from flan_jax.data.samples import OUR_NAMES, SAMPLES, TFDS, samples_folder
 from flan_jax.errors import FlanError, StorageError, cannot, near_names, system_error_number
 from flan_jax.files import AnyPath, RemotePath, home, local, user_path, written
 from flan_jax.splits import SplitSlice, resolve_splits
@@ -121,12 +121,12 @@ def open_source(record: catalog.Dataset, data: str | AnyPath) -> OpenSource:
 
 
 def _opened(record: catalog.Dataset, data: str | AnyPath) -> OpenSource:
-    if str(data) == TFDS:
+    if data == TFDS:
         return _from_tfds(record)
-    folder = samples_folder(record) if str(data) == SAMPLES else user_path(data, "--data")
+    folder = samples_folder(record) if data == SAMPLES else user_path(data, "--data")
     if isinstance(folder, RemotePath):
         folder = _staged(record, folder)
-    if str(data) == SAMPLES and not folder.is_dir():  # of a user's own dataset; the others go on
+    if data == SAMPLES and not folder.is_dir():  # of a user's own dataset; the others go on
         remedy = f"add {record.folder}/train.jsonl and so on, or give --data=FOLDER"
         raise SourceError(record.name, f"there is no folder of samples {folder}", remedy)
     if not folder.is_dir():
@@ -138,7 +138,8 @@ def _opened(record: catalog.Dataset, data: str | AnyPath) -> OpenSource:
         with _cache_of(record):
             data_dir, bad_rows, notes = _imported(record, given)
         notes = (*notes, *left_out.foreign_files(record, others))
-        origin = SAMPLES if str(data) == SAMPLES else user_path(data).name
+        name = user_path(data).name  # a folder that is called as one of our names is none of ours
+        origin = SAMPLES if data == SAMPLES else f"./{name}" if name in OUR_NAMES else name
     else:
         data_dir, bad_rows, notes, origin = folder, (), (), TFDS
     nothing = SourceError(

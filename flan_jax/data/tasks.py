@@ -90,7 +90,7 @@ class Settings:
           FlanError: a folder that does not exist, or an impossible seed.
         """
         seed = values.checked("seed", values.Whole(0, values.SEEDS), self.seed)
-        if str(self.data) in samples.OUR_NAMES:
+        if self.data in samples.OUR_NAMES:
             return dataclasses.replace(self, seed=seed)
         folder = files.user_path(self.data, "data")
         if not folder.is_dir():

@@ -246,7 +246,7 @@ def data_files(data: str | AnyPath, dataset: catalog.Dataset, splits: Sequence[s
     Raises:
       FlanError: there are none.
     """
-    folder = (samples_folder(dataset) if str(data) == SAMPLES else user_path(data)) / dataset.folder
+    folder = (samples_folder(dataset) if data == SAMPLES else user_path(data)) / dataset.folder
     found = [path for split in splits for path in sorted(folder.glob(f"{split}.{JSON_SUFFIX}*"))]
     if not found:
         raise FlanError(

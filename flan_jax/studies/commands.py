@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
-import json
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -25,14 +24,14 @@ from flan_jax.evaluation import labels
 from flan_jax.files import AnyPath, user_path
 from flan_jax.formats import names
 from flan_jax.scoring import scorer
-from flan_jax.studies import passed_on
+from flan_jax.studies import passed_on, stamps
 from flan_jax.studies.plan import Arm, Evaluation, Tuning, check, resolved
-from flan_jax.studies.settings import READY, Settings, known_model
+from flan_jax.studies.settings import READY, Settings, known_model, model_key
+from flan_jax.studies.settings import digest as digest
 from flan_jax.values import WEIGHTS
 
 CONVERT, PREPARE, TRAIN, EVAL = JOBS = ("convert", "prepare", "train", "eval")
 NO_TUNING = "untuned"  # in names of folders and runs
-_DIGITS = 8  # of a digest in a name
 _LONGEST = 40  # of a step's name: launchers take no longer ones
 
 
@@ -51,6 +50,7 @@ class Step:
       head_slots: those of them that may hold targets.
       model: whose speed its time depends on.
       wordings: of a preparation, a digest of how each dataset becomes text, by "dataset style".
+      reads: of a preparation, what it reads as it is now; see `stamps.of`.
     """
 
     name: str
@@ -63,16 +63,7 @@ class Step:
     head_slots: int = 0
     model: str = ""
     wordings: Mapping[str, str] = dataclasses.field(default_factory=dict)
-
-
-def digest(value: Any) -> str:
-    """Of anything that JSON can say: the same for dictionaries that differ in order alone.
-
-    >>> digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1}) != digest({"a": 2, "b": 1})
-    True
-    """
-    text = json.dumps(value, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
+    reads: stamps.Stamp = dataclasses.field(default_factory=dict)
 
 
 class Commands:
@@ -187,7 +178,7 @@ class Commands:
     # ------------------------------------------------------------------------------------------------------- names
 
     def _model_key(self, model: str) -> str:
-        return model if model in READY else f"{user_path(model).name}-{digest(str(user_path(model).absolute()))}"
+        return model if model in READY else model_key(user_path(model, "MODELS"))
 
     def _tuning_key(self, tuning: Tuning) -> dict[str, Any]:
         return {
@@ -223,11 +214,12 @@ class Commands:
         **more: Any,
     ) -> str:
         """Adds a step and returns its name. `text` tells how its records become text, which arguments do not say."""
-        tasks = [f"--tasks={one}" for one in self.settings.tasks]
+        tasks = [f"--tasks={one}" for one in self.settings.tasks if job != CONVERT]  # which reads no data
         argv = ("-m", f"flan_jax.{job}", *argv, *tasks)
-        whole = _name(words, [*map(self._told, argv), *text]).lower().replace("_", "-")
-        head, _, end = whole.rpartition("-")
-        name = f"{head[: _LONGEST - len(end) - 1].strip('-')}-{end}"
+        head, _, end = _name(words, [*map(self._told, argv), *text]).rpartition("-")
+        plain = unicodedata.normalize("NFKD", head.lower())  # "ö" as "o" and two dots
+        plain = re.sub("[^a-z0-9-]", "-", "".join(sign for sign in plain if not unicodedata.combining(sign)))
+        name = f"{plain[: _LONGEST - len(end) - 1].strip('-')}-{end}"
         self._steps.setdefault(name, Step(name, job, argv, str(output), done, **more))
         return name
 
@@ -266,7 +258,9 @@ class Commands:
             for one in dict.fromkeys(shown)
         }
         words, after = [PREPARE, self._model_key(model)], self._convert(model)
-        self._add(words, PREPARE, argv, to, "", list(text.values()), after=after, model=model, wordings=text)
+        reads = stamps.of(self.settings.data, chosen)
+        asked_of = list(text.values())
+        self._add(words, PREPARE, argv, to, "", asked_of, after=after, model=model, wordings=text, reads=reads)
 
     def _after(self, model: str) -> tuple[str, ...]:
         return tuple(s.name for s in self.steps if s.job == PREPARE and s.output == str(self.prepared(model)))

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import time
 from collections.abc import Mapping
 from typing import Any
 
-from flan_jax.errors import FlanError
+from flan_jax import catalog
+from flan_jax.errors import FlanError, StorageError
 from flan_jax.files import AnyPath, is_url, make_folder, ready, refuse_pattern, same_place, user_path, write_atomic
 from flan_jax.json_lines import from_json, to_json
 from flan_jax.revision import code_revision
-from flan_jax.studies.commands import PREPARE, Commands, Step
+from flan_jax.studies import stamps
+from flan_jax.studies.commands import EVAL, PREPARE, Commands, Step
+from flan_jax.studies.settings import DATA_FILE, HAD
 from flan_jax.values import Number, Unfit
 
-_DATA = "data.json"  # in the folder: what all of it was made from
 _STEPS = "steps"
+_READS = "reads"  # in the record of a preparation: see `stamps`
 _REPLACED = "replaced_by"  # in the record of a step whose folder another one has written since
 _OF_OUTPUT = ("--to=", "--gin.EVAL_OUTPUT_DIR=", "--gin.MODEL_DIR=")
 _AMOUNT = Number(least=0, most=1e12)  # of seconds and slots
@@ -31,45 +35,85 @@ def check_data(folder: AnyPath, data: str, write: bool = True) -> None:
       write: whether a new folder is made, and says so from then on.
 
     Raises:
-      FlanError: it was made from other data, or cannot be made.
+      FlanError: it was made from other data, which are still there, or cannot be made.
     """
     refuse_pattern(folder)
-    path = folder / _DATA
+    path = folder / DATA_FILE
     if not path.exists() and (folder / _STEPS).exists():
         raise FlanError(
-            f"{folder} has steps of studies, and no {_DATA}, which says what DATA they are of: put it back, or give "
-            "another STUDY_DIR."
+            f"{folder} has steps of studies, and no {DATA_FILE}, which says what DATA they are of: put it back, or "
+            "give another STUDY_DIR."
         )
     if path.exists():
         try:
-            kept = from_json(path.read_text(encoding="utf-8"))["data"]
+            about = from_json(path.read_text(encoding="utf-8"))
+            kept = about["data"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise FlanError(f"{path} is damaged: give another STUDY_DIR.") from error
-        if kept != data and not _is_one_folder(kept, data):
+        if kept != data and not _is_one_folder(kept, data) and not _is_moved(kept, data):
             raise FlanError(f"{folder} was made from DATA {kept}, not {data}: give another STUDY_DIR.")
-        return
-    if write:
+        told = {"data": kept if _is_one_folder(kept, data) else data} | _folders_of(data, about.get(HAD))
+        if write and told != about:  # what is prepared and evaluated is compared with the records that lie there now
+            write_atomic(path, to_json(told) + "\n")
+    elif write:
         make_folder(folder)
-        write_atomic(path, to_json({"data": data}) + "\n")
+        write_atomic(path, to_json({"data": data} | _folders_of(data)) + "\n")
     else:
         ready(path)
 
 
+def _folders_of(data: str, before: Any = None) -> dict[str, list[str]]:
+    """The folders of datasets that a folder of data has, for plans while it is away.
+
+    Args:
+      data: what a study reads. On object storage and elsewhere nobody asks.
+      before: those that it had, which may be of other modules of TASKS.
+    """
+    if not _is_folder(data) or is_url(data):
+        return {}
+    known = {folder for record in catalog.datasets() for folder in stamps.folders(record)}
+    known |= {name for name in before if isinstance(name, str)} if isinstance(before, list) else set()
+    return {HAD: sorted(name for name in known if (user_path(data, "DATA") / name).is_dir())}
+
+
 def _is_one_folder(kept: Any, data: str) -> bool:
     """Whether two values of DATA are one folder on this machine, by other names."""
-    # Folders are written with their whole path; "samples" and "tfds" are none, whatever lies beside.
-    folders = isinstance(kept, str) and all(is_url(place) or os.path.isabs(place) for place in (kept, data))
+    folders = _is_folder(kept) and _is_folder(data)
     return folders and same_place(user_path(kept, "data.json"), user_path(data, "DATA"))
 
 
+def _is_moved(kept: Any, data: str) -> bool:
+    """Whether the folder of data is at another place now: the old one is there no more, and the new one is."""
+    if not (_is_folder(kept) and _is_folder(data)):
+        return False
+    try:
+        return not user_path(kept, "data.json").exists() and user_path(data, "DATA").is_dir()
+    except (OSError, StorageError):  # of a place that cannot be asked nobody knows
+        return False
+
+
+def _is_folder(data: Any) -> bool:
+    """Whether a value of DATA is one. They are written with their whole path; "samples" and "tfds" are none."""
+    return isinstance(data, str) and (is_url(data) or os.path.isabs(data))
+
+
 def is_done(folder: AnyPath, step: Step) -> bool:
-    """Whether what a step writes is there, and of a preparation also whether it was taken with these arguments.
+    """Whether what a step writes is there; and of a preparation, whether it was taken as it would be taken now.
 
     So what was done elsewhere, by a launcher for example, is done. Whether the content is what is wanted is looked at
     in `outcomes` and `trained`.
     """
     there = (user_path(step.output) / step.done).exists()
-    return there and (step.job != PREPARE or is_kept(folder, step))
+    return there and (step.job != PREPARE or changed(folder, step) == [])
+
+
+def changed(folder: AnyPath, step: Step) -> list[str] | None:
+    """The datasets that were read before DATA or TASKS changed; None where no record tells of the preparation.
+
+    What cannot be read now has not changed: DATA may lie on a disk that is not there.
+    """
+    kept = _kept(folder, step)
+    return None if kept is None else stamps.changed(kept.get(_READS), step.reads)
 
 
 def is_prepared(commands: Commands, model: str) -> bool:
@@ -97,10 +141,22 @@ def begin(folder: AnyPath, step: Step) -> None:
         found = _read(file)
         if found is None or found.get("step") == step.name or found.get("job") != step.job or _REPLACED in found:
             continue
-        if step.job == PREPARE and _agree(found.get("wordings"), step.wordings):
+        of_the_same = _agree(found.get("wordings"), step.wordings) and stamps.agree(found.get(_READS), step.reads)
+        if step.job == PREPARE and of_the_same:
             continue
         if any(str(one).partition("=")[2].strip("'\"").endswith(place) for one in _outputs(found.get("argv"))):
             write_atomic(file, json.dumps(found | {_REPLACED: step.name}, indent=1) + "\n")
+
+
+def put_aside(step: Step) -> None:
+    """Renames the results of an evaluation that is to be made again, which a launcher would take for what is wanted."""
+    results = user_path(step.output) / step.done
+    if step.job != EVAL or not results.exists():
+        return
+    others = (results.with_name(f"replaced_{number}_{results.name}") for number in itertools.count(1))
+    aside = next(path for path in others if not path.exists())
+    write_atomic(aside, results.read_text(encoding="utf-8"))
+    results.unlink()
 
 
 def _agree(before: Any, now: Mapping[str, str]) -> bool:
@@ -125,6 +181,7 @@ def keep(folder: AnyPath, step: Step, seconds: float | None) -> None:
         "model": step.model,
         "job": step.job,
         "wordings": dict(step.wordings),
+        _READS: {kind: dict(each) for kind, each in step.reads.items()},
         "finished": time.strftime("%Y-%m-%d %H:%M:%S"),
         "code": code_revision(),
     }

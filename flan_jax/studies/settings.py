@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import hashlib
 import itertools
+import json
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,10 +16,15 @@ import gin
 from flan_jax import catalog, macro_checks, macros, styles, values
 from flan_jax.data.samples import OUR_NAMES
 from flan_jax.errors import FlanError, near_names, unknown_name
-from flan_jax.files import AnyPath, same_place, user_path
+from flan_jax.files import AnyPath, is_url, same_place, user_path
 from flan_jax.formats import names
-from flan_jax.studies import recipes
+from flan_jax.json_lines import from_json
+from flan_jax.lazy import lazy_imports
+from flan_jax.studies import recipes, stamps
 from flan_jax.values import Kind, Several
+
+with lazy_imports():
+    from flan_jax.checkpoint import adapters, choosing
 
 # Macros that the study sets itself, of the runs that it tunes and of the evaluations.
 OWN_TRAIN = ("MODEL_DIR", "PREPARED_DIR", "INITIAL_CHECKPOINT_PATH", "MIXTURE_OR_TASK_NAME", "RANDOM_SEED", "TASKS")
@@ -24,6 +33,23 @@ _OWN_EVAL = ("CHECKPOINT_PATH", "EVAL_OUTPUT_DIR", "PREPARED_DIR", "DATASETS", "
 _OWN_EVAL += ("BASELINE_NAME", "STEP", "TASKS", "CONTAMINATION")
 TINY = "tiny"  # a random model, for tests of the way
 READY = (*names.PACKAGED, TINY)  # models that the study itself converts
+DATA_FILE, HAD = "data.json", "had"  # in a study's folder: what all of it was made from, and folders that were there
+_DIGITS = 8  # of a digest in a name
+
+
+def digest(value: Any) -> str:
+    """Of anything that JSON can say: the same for dictionaries that differ in order alone.
+
+    >>> digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1}) != digest({"a": 2, "b": 1})
+    True
+    """
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
+
+
+def model_key(folder: AnyPath) -> str:
+    """What folders of a checkpoint's tokens are called, and what names of its trainings are made from."""
+    return f"{folder.name}-{digest(str(folder.absolute()))}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,12 +105,31 @@ class Settings:
             return (cluster,)
         return tuple(name for name in self.datasets if catalog.named(name)[0].cluster == cluster)
 
+    @functools.cached_property  # a plan asks hundreds of times
+    def is_data_gone(self) -> bool:
+        """Whether DATA is a folder of this machine that is not there. What was prepared of it stays."""
+        named = self.data in OUR_NAMES or is_url(self.data)
+        return not named and not user_path(self.data, "DATA").is_dir()
+
     def has(self, record: catalog.Dataset) -> bool:
-        """Whether DATA has a folder of a dataset; of TFDS's own data, and of the samples, all of them count."""
+        """Whether DATA has a folder of a dataset.
+
+        Of TFDS's own data and of the samples all of them count; where DATA is not there, those that it had.
+        """
         if self.data in OUR_NAMES:
             return True
-        folders = (record.folder, record.source.partition(":")[0])
-        return any((user_path(self.data, "DATA") / folder).is_dir() for folder in folders)
+        if self.is_data_gone:
+            return self._had is None or any(folder in self._had for folder in stamps.folders(record))
+        return any((user_path(self.data, "DATA") / folder).is_dir() for folder in stamps.folders(record))
+
+    @functools.cached_property
+    def _had(self) -> list[str] | None:
+        """The folders that DATA had when a study here last saw it; None where an earlier version did not keep them."""
+        try:
+            found = from_json((self.folder / DATA_FILE).read_text(encoding="utf-8"))[HAD]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return found if isinstance(found, list) else None
 
     def varied(self, usual: Sequence[Any], kind: Kind | None = None) -> tuple[Any, ...]:
         """The points of the study, by default those, as many as MAX_POINTS lets it have.
@@ -157,7 +202,7 @@ def study(
             f"BASELINES has {shots!r}, and a study's scores are zero-shot: leave the exemplars out; the study few_shot "
             "varies their number by POINTS."
         )
-    _refuse_one_folder(models, study_dir)
+    _refuse_one_model(models, study_dir)
     _refuse_within(datasets or ())
     of_clusters = {
         cluster: [n for n in datasets or () if catalog.named(n)[0].cluster == cluster] for cluster in clusters
@@ -175,14 +220,13 @@ def study(
     )
     macros_of_budget = macro_values("BUDGET_TRAIN", budget or {}, "train", OWN_TRAIN)
     own = macros_of_budget if train is None else macro_values("TRAIN", train, "train", OWN_TRAIN)
-    if data not in OUR_NAMES and "://" not in data and not user_path(data, "DATA").is_dir():
-        raise FlanError(f"DATA is {data!r}: there is no such folder; give 'samples', 'tfds', or a folder of data.")
-    data_text = data if data in OUR_NAMES or "://" in data else str(user_path(data, "DATA").absolute())
+    place = user_path(study_dir, "STUDY_DIR").absolute()
+    data_text = data if data in OUR_NAMES or is_url(data) else str(user_path(data, "DATA").absolute())
     return Settings(
         name=name,
-        folder=user_path(study_dir, "STUDY_DIR").absolute() if "://" not in study_dir else user_path(study_dir),
+        folder=place,
         data=data_text,
-        models=tuple(models),
+        models=tuple(_place(model, place) for model in models),
         clusters=held_out,
         datasets=tuple(datasets or ()),
         seeds=tuple(seeds),
@@ -242,13 +286,40 @@ def known_model(name: str) -> None:
         raise unknown_name("model", name, READY, "(or a checkpoint folder, as python -m flan_jax.convert writes it)")
 
 
-def _refuse_one_folder(models: Sequence[str], study_dir: str) -> None:
-    """Raises a FlanError where two models are one folder by other names."""
+def _place(model: str, study_dir: AnyPath) -> str:
+    """A model as a study names it, by whatever path or link it is given.
+
+    A folder is named in full. A study that an earlier version began by the name of a link goes on by it.
+    """
+    if model in READY or is_url(model):
+        return model
+    given = user_path(model, "MODELS").absolute()
+    if not given.is_dir():  # `known_model` says it
+        return model
+    if given.name not in ("", "..") and (study_dir / "prepared" / model_key(given)).exists():
+        return str(given)
+    return os.path.realpath(given)
+
+
+def _refuse_one_model(models: Sequence[str], study_dir: str) -> None:
+    """Raises a FlanError where two models are one: a folder by other names, or a copy of it."""
     own = user_path(study_dir) / "models"  # where the study itself puts the packaged ones
     folders = [(model, own / model if model in READY else user_path(model, "MODELS")) for model in models]
     for (first, folder), (second, other) in itertools.combinations(folders, 2):
         if same_place(folder, other):
             raise FlanError(f"MODELS has {first!r} and {second!r}, which are one folder: leave one out.")
+    weights = {model: _weights(folder) for model, folder in folders}
+    for first, second in itertools.combinations(models, 2):
+        if weights[first] is not None and weights[first] == weights[second]:
+            raise FlanError(f"MODELS has {first!r} and {second!r}, which have the same weights: leave one out.")
+
+
+def _weights(folder: AnyPath) -> str | None:
+    """A digest of the weights in a checkpoint folder; None where none are there yet, or an earlier version saved it."""
+    try:
+        return adapters.weights(folder, steps[-1]) if (steps := choosing.steps(folder)) else None
+    except (FlanError, OSError):  # the first step that reads it says it
+        return None
 
 
 def _refuse_within(datasets: Sequence[str]) -> None:

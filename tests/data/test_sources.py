@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 
 import pytest
 import seqio
@@ -12,7 +13,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core import shuffle
 
 from flan_jax import catalog, json_lines
-from flan_jax.data import local_rows, sources
+from flan_jax.data import local_rows, samples, sources, tasks
 from flan_jax.errors import FlanError
 from flan_jax.splits import Splits, resolve_splits
 
@@ -46,6 +47,19 @@ def data(tmp_path):
     write(tmp_path / "data" / "rte", "train", *ROWS)
     write(tmp_path / "data" / "rte", "validation", *ROWS[:4])
     return tmp_path / "data"
+
+
+def test_a_folder_called_samples_is_a_folder(data, monkeypatch):
+    """Written as a path. The bundled samples were read in its place."""
+    write(data / "rte", "train", *ROWS[1:], {})
+    data.rename(data.parent / "samples")
+    monkeypatch.chdir(data.parent)
+    ours = sources.open_source(RTE, "samples").content
+    for written in ("./samples", "samples/", Path("samples")):
+        found = sources.open_source(RTE, written)
+        assert found.content == sources.open_source(RTE, data.parent / "samples").content
+        assert found.content != ours and found.left_out  # a bad row is said
+        assert tasks.Settings(data=written).checked().data not in samples.OUR_NAMES
 
 
 def plain(row):

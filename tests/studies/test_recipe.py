@@ -69,6 +69,21 @@ def test_what_a_recipe_must_not_be_chosen_by(settings_of, macros, said):
         recipe.plan(settings_of("recipe", **ASKED | macros))
 
 
+def test_points_are_the_same_by_their_values(settings_of):
+    """Two learning rates were printed alike, and refused as one."""
+    rates = (1e-4, 1.0000000001e-4, 0.1, 0.1 + 1e-16, 1)
+    found = recipe.points(
+        settings_of(
+            "recipe", POINTS=tuple({"LEARNING_RATE": rate} for rate in rates), MAX_POINTS=None, JUDGED_BY=("sst2",)
+        )
+    )
+    assert [point["LEARNING_RATE"] for point in found.values()] == list(rates)
+    assert next(iter(found)) == "learning rate 0.0001" and list(found)[-1] == "learning rate 1"
+    twice = ({"LEARNING_RATE": 1e-4}, {"LEARNING_RATE": 0.0001, "SEEDS": (3,)})
+    with pytest.raises(FlanError, match="'learning rate 0.0001' twice"):
+        recipe.points(settings_of("recipe", POINTS=twice, JUDGED_BY=("sst2",)))
+
+
 def test_points_have_seeds_of_their_own(settings_of):
     asked = settings_of(
         "recipe", POINTS=({}, {"SEEDS": (3, 4)}, {"LEARNING_RATE": 2.0}), JUDGED_BY=("sst2",), MAX_POINTS=None

@@ -50,7 +50,9 @@ def _value(value: Any) -> str:
         return " + ".join(f"{key} {_value(one)}" for key, one in value.items())
     if isinstance(value, list | tuple):
         return " + ".join(map(_value, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float) and float(short := f"{value:g}") == value:
+        return short
+    return str(value)  # all digits, so that two values have two names
 
 
 def points(settings: Settings) -> dict[str, dict[str, Any]]:
