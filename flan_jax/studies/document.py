@@ -14,6 +14,7 @@ from flan_jax.json_lines import to_json
 from flan_jax.reporting import document as pages
 from flan_jax.reporting.tables import Table
 from flan_jax.revision import code_revision
+from flan_jax.studies import comparable
 from flan_jax.studies.commands import Commands
 from flan_jax.studies.figures import Figure
 
@@ -63,9 +64,10 @@ def write(
         _evaluated(commands),
         f"Code {code_revision()}, written {time.strftime('%Y-%m-%d %H:%M')}.",
     ]
-    lines = [f"# {_title(name)}", f"{question} ({source})", *(f"- {one}" for one in shown.said)]
+    said = (*shown.said, *comparable.unscored(commands))
+    lines = [f"# {_title(name)}", f"{question} ({source})", *(f"- {one}" for one in said)]
     body = [f"<p>{pages.text(question)} ({pages.text(source)})</p>"]
-    body.append("<ul class='said'>" + "".join(f"<li>{pages.text(one)}</li>" for one in shown.said) + "</ul>")
+    body.append("<ul class='said'>" + "".join(f"<li>{pages.text(one)}</li>" for one in said) + "</ul>")
     sections = [("answer", "The answer", "".join(body))]
     pictures = [f"{figure.name}.{suffix}" for figure in shown.figures for suffix in ("svg", "png")]
     for written in ("study.md", "study.html", "study.json", *pictures):
@@ -91,7 +93,7 @@ def write(
         "md": "\n\n".join(lines) + "\n",
         "html": pages.document(_title(name), sections, TABLE),
         "json": to_json(
-            {"study": name, "question": question, "said": list(shown.said), **shown.data}
+            {"study": name, "question": question, "said": list(said), **shown.data}
             | {"about": _about(commands), "again": list(again)},
             indent=1,
             what="the study",
