@@ -16,7 +16,7 @@ from flan_jax.evaluation.during_training import FOLDER
 from flan_jax.gin_files import TRAINING
 from flan_jax.json_lines import read_lines
 from flan_jax.models.config import AUTO
-from flan_jax.reporting import comparisons, groups
+from flan_jax.reporting import asked, comparisons, groups
 from flan_jax.reporting import runs as finished
 from flan_jax.reporting.evidence import gather
 from flan_jax.reporting.runs import Run
@@ -65,6 +65,15 @@ class Judged:
             found.setdefault(self.runs[0].datasets[dataset]["cluster"], []).append(statistics.fmean(means))
         return {cluster: statistics.fmean(values) for cluster, values in found.items()}
 
+    def told(self, datasets: Sequence[str]) -> dict[str, Any]:
+        """What a recipe.json says of it: its score, of which weights, and of which dev records."""
+        first = self.runs[0].datasets
+        return {
+            "score": self.score(datasets),
+            "weights": [run.results.get("weights") for run in self.runs],
+            "records": {dataset: asked.records_of(first[dataset], DEV) for dataset in datasets},
+        }
+
     def score(self, datasets: Sequence[str]) -> float:
         """The mean over clusters."""
         return statistics.fmean(self.scores(datasets).values())
@@ -104,8 +113,8 @@ def _chosen_dtype(commands: Commands, name: str, tunings: Sequence[Tuning], runs
     Raises:
       FlanError: the seeds are of two.
     """
-    asked = commands.resolved(tunings[0]).macros.get("COMPUTATION") or {}
-    named = isinstance(asked, Mapping) and asked.get("dtype") not in (None, AUTO)
+    computation = commands.resolved(tunings[0]).macros.get("COMPUTATION") or {}
+    named = isinstance(computation, Mapping) and computation.get("dtype") not in (None, AUTO)
     found = {dtype: run for run in runs if (dtype := outcomes.dtype_of(run.results)) is not None}
     if len(found) > 1:
         said = " and ".join(f"{dtype} in {run.output_dir}" for dtype, run in found.items())

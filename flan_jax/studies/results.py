@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from flan_jax.errors import FlanError
@@ -256,6 +256,14 @@ class Results:
             each[0].get("copied"),
         )
 
+    def exemplars(self, arm: str, dataset: str) -> float | None:
+        """How many exemplars the prompts of a dataset have, the mean over prompts and seeds; None if not known."""
+        runs = self._runs[arm]
+        if not runs[0].style.shots:
+            return 0.0
+        found = [run.datasets[dataset].get("shots") for run in runs]
+        return None if None in found else statistics.fmean(one["mean"] for one in found)
+
     def shared(self, cluster: str, arms: Sequence[str]) -> tuple[str, ...]:
         """The datasets of a cluster's mean: the paper's, that all these arms have."""
         over = finished.common([run for arm in arms for run in self._runs[arm]])
@@ -344,6 +352,11 @@ def mean_gain(gains: Sequence[Gain], name: str) -> Gain:
     beside = " and ".join(dict.fromkeys(gain.beside for gain in gains))
     of_seeds = tuple(statistics.fmean(each) for each in zip(*(gain.of_seeds for gain in gains), strict=True))
     return Gain(name, beside, comparisons.of_cluster([gain.difference for gain in gains]), of_seeds)
+
+
+def tests(gains: Iterable[Gain]) -> int:
+    """How many of corrected gains have a test; the others are of too few examples."""
+    return sum(gain.corrected is not None for gain in gains)
 
 
 def corrected(gains: Sequence[Gain]) -> list[Gain]:

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from flan_jax import catalog
+from flan_jax import catalog, study
 from flan_jax.errors import FlanError
 from flan_jax.evaluation import during_training, evaluator
 from flan_jax.studies import judging, outcomes, recipes
@@ -276,6 +276,33 @@ def test_a_damaged_recipe(tmp_path, text):
     path.write_text(text)
     with pytest.raises(FlanError, match="is not what python -m flan_jax.study writes"):
         recipes.read(str(path), ())
+
+
+@pytest.mark.parametrize("change", [{"macros": {"LEARNING_RATE": 2.0}}, {"judged": {}}, {"score": 0.9}, {"digest": 7}])
+def test_a_recipe_that_was_changed_is_refused(tmp_path, change):
+    told = {"score": 0.5, "weights": ["w"], "records": {"sst2": "d"}}
+    seen = [{"datasets": ["sst2"], "clusters": ["sentiment"]}]
+    macros = {"LEARNING_RATE": 1.0, "FROZEN": ("a",)}
+    content = recipes.content(macros, seen, score=0.5, judged={"learning rate 1": told})
+    path = tmp_path / "recipe.json"
+    path.write_text(json.dumps(content))
+    assert recipes.read(str(path), ("nli",)) == {"LEARNING_RATE": 1.0, "FROZEN": ["a"]}
+    path.write_text(json.dumps(content | change))
+    with pytest.raises(FlanError, match="recipe.json was changed since it was chosen: choose it again"):
+        recipes.read(str(path), ("nli",))
+    del content["digest"]  # as earlier versions wrote it
+    path.write_text(json.dumps(content | {key: value for key, value in change.items() if key != "digest"}))
+    assert recipes.read(str(path), ("nli",))
+
+
+def test_what_a_recipe_is_chosen_by_stands_in_it(whole):
+    _, read, _ = whole
+    assert read().told(("sst2",)) == {"score": 0.5, "weights": [None], "records": {"sst2": "d"}}
+
+
+def test_only_a_recipe_is_judged(settings_of):
+    with pytest.raises(FlanError, match="study few_shot chooses nothing by JUDGED_BY.*: leave it out"):
+        study.run(settings_of("few_shot", JUDGED_BY=("sst2",)), ["again"], dry_run=True)
 
 
 def test_a_recipe_that_shares_text_is_refused(tmp_path):

@@ -20,7 +20,7 @@ from flan_jax.errors import FlanError
 from flan_jax.evaluation import evaluator, labels
 from flan_jax.reporting.comparisons import TOO_FEW, Difference
 from flan_jax.reporting.statistics import Interval
-from flan_jax.studies import comparable, outcomes, results
+from flan_jax.studies import comparable, outcomes, results, tables
 from flan_jax.studies.commands import Commands
 from flan_jax.studies.means import MEAN, Group, Means
 from flan_jax.studies.plan import Arm, Tuning, held_out_mixture
@@ -538,6 +538,33 @@ def test_an_interval_over_templates_is_the_wider_one_where_there_are_several():
 def test_a_gain_is_one_where_all_seeds_agree(value, of_seeds, verdict):
     (found,) = corrected([a_gain(value, 0.01, 0.001, of_seeds)])
     assert found.verdict == verdict
+
+
+def test_what_is_not_tested_is_not_counted():
+    """The page spoke of all 3 comparisons together, and none had enough examples."""
+    gains = corrected([a_gain(0.1, 0.01, p) for p in (0.001, None, 0.5)])
+    assert results.tests(gains) == 2 and "for all 2 tested comparisons" in tables.rule({"a": dict(enumerate(gains))})
+    few = corrected([a_gain(0.1, 0.01, None) for _ in range(3)])
+    assert results.tests(few) == 0 and tables.rule({"a": dict(enumerate(few))}) == tables.NOT_TESTED
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_how_many_exemplars_fit_is_told(commands, known):
+    """Two of five beside RTE, and four beside CB: the mean of the datasets, as of the scores."""
+    arms = [dataclasses.replace(arm, style="5_shots") for arm in commands.arms]
+    commands = Commands(commands.settings, arms)
+    for arm in commands.arms:
+        for folder in write(commands, arm.name):
+            rewrite(folder, lambda found: with_exemplars(found) if known else None)
+    groups = [Group(arm.name, {"nli": arm}) for arm in commands.arms]
+    means = Means(Results(commands), groups)
+    assert [means.exemplars(group, "nli") for group in groups] == ([3.0, 3.0] if known else [None, None])
+
+
+def with_exemplars(found):
+    for name, figures in found["datasets"].items():
+        of = figures["examples"] * len(figures["templates"])
+        figures["shots"] = {"wanted": 5, "mean": {"rte": 2.0, "cb": 4.0}[name], "without": 0, "of": of}
 
 
 def test_few_examples_are_not_tested(commands):

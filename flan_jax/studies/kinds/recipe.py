@@ -149,6 +149,7 @@ def show(commands: Commands) -> Shown:
         judged_by=list(datasets),
         tuned_with=dict(settings.train),
         score=best.score(datasets),
+        judged={one.name: one.told(datasets) for one in ranked},
     )
     return Shown(
         said=_said(settings, best, gains, datasets),
@@ -256,4 +257,5 @@ STUDY = Study(
     points="dictionaries of macros of a run file; SEEDS in one gives it seeds of its own",
     plan=plan,
     show=show,
+    takes_judged_by=True,
 )
