@@ -54,12 +54,13 @@ def check_examples(arms: Sequence[Arm], runs: Mapping[str, Sequence[Run]], setti
                 raise FlanError(
                     f"{name} has a score in {scored[name]} and none in {run.name} ({_end(one['reason'])}): {remedy}."
                 )
-    whole = {cluster.name for cluster in catalog.clusters()}
-    for named in dict.fromkeys(name for arm in arms for name in arm.datasets if name not in whole):
+    for named in _named(arms, settings):
         own = [record.name for record in evaluator.select([named])]
         if own and all(name in reasons for name in own):
-            place = "DATASETS" if named in settings.datasets else "POINTS"
-            raise FlanError(f"{named} has no score ({_end(reasons[own[0]])}): leave it out of {place}, or mend DATA.")
+            places = {"DATASETS": settings.datasets, "POINTS": settings.points or ()}
+            place = next((f"leave it out of {macro}" for macro, names in places.items() if named in names), "")
+            remedy = place or "name the others, without it"
+            raise FlanError(f"{named} has no score ({_end(reasons[own[0]])}): {remedy}, or mend DATA.")
     for dataset, found in counts.items():
         if len(found) > 1:
             said = " and ".join(f"{count} in {arm}" for count, arm in found.items())
@@ -69,6 +70,14 @@ def check_examples(arms: Sequence[Arm], runs: Mapping[str, Sequence[Run]], setti
                 f"{dataset} was scored on other records in {' than in '.join(records[dataset].values())}: a study "
                 "compares the same ones. Give another STUDY_DIR."
             )
+
+
+def _named(arms: Sequence[Arm], settings: Settings) -> list[str]:
+    """The datasets that have to have a score: those that the user names, and those that an arm is about alone."""
+    whole = {cluster.name for cluster in catalog.clusters()}
+    by_user = {*settings.datasets, *(one for one in settings.points or () if isinstance(one, str))}
+    found = [name for arm in arms for name in arm.datasets if name in by_user or len(arm.datasets) == 1]
+    return [name for name in dict.fromkeys(found) if name not in whole]
 
 
 def check_resolved(evaluations: Mapping[str, Sequence[Run]]) -> None:

@@ -213,10 +213,10 @@ def problem_during_training(commands: Commands, tuning: Tuning, results: Mapping
 
 def _problem_of_dev_data(commands: Commands, evaluation: Evaluation, results: Mapping[str, Any]) -> str:
     """Whether the dev records are those that are prepared. While they are not prepared yet, nothing is known."""
-    if not records.is_prepared(commands, evaluation.model) or evaluation.tuning is None:
+    if not records.is_prepared(commands, evaluation.model):
         return ""
     place, macros = commands.prepared(evaluation.model), _macros(_key(evaluation))
-    asked, folder = (evaluation.style, macros["MAX_DEV_EXAMPLES"]), commands.model_dir(evaluation.tuning)
+    asked, folder = (evaluation.style, macros["MAX_DEV_EXAMPLES"]), commands.checkpoint(evaluation.model)
     for name, figures in results["datasets"].items():
         was = (figures.get("data") or {}).get(example_files.DEV)  # earlier versions do not say it
         splits = (example_files.DEV, example_files.TEST)
@@ -227,9 +227,9 @@ def _problem_of_dev_data(commands: Commands, evaluation: Evaluation, results: Ma
     return ""
 
 
-@functools.lru_cache(maxsize=1024)  # seeds are of the same records
+@functools.lru_cache(maxsize=1024)  # all recipes are of the same records
 def _dev_data(
-    prepared_dir: AnyPath, name: str, style: str, limit: int, model_dir: AnyPath, identity: str
+    prepared_dir: AnyPath, name: str, style: str, limit: int, model: AnyPath, identity: str
 ) -> dict[str, Any] | None:
     """What `data` of an evaluation during training says of the records that are prepared; None if they cannot be read.
 
@@ -238,11 +238,11 @@ def _dev_data(
       name: of the dataset or variant.
       style: in which it is asked.
       limit: how many dev records are read, the first ones that are no test records.
-      model_dir: of the training, for its vocabulary.
+      model: what was tuned, for its vocabulary.
       identity: of both splits, which changes when they are prepared again.
     """
     try:
-        tokenizer = LineTokenizer(Manifest.load(model_dir).load_vocabulary(model_dir))
+        tokenizer = LineTokenizer(Manifest.load(model).load_vocabulary(model))
         (record,) = [one for one in evaluator.select([name]) if one.name == name]
         asked = evaluator.Settings(style=style).protocol_of(record)
         found = prompt_store.read_dev(prepared_dir, asked, tokenizer, limit, 0)
