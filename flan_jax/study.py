@@ -84,6 +84,8 @@ def run(
     kind = kinds.study(settings.name)
     if settings.points is not None and not kind.points:
         raise FlanError(f"study {kind.name} varies nothing by POINTS: leave them out.")
+    if settings.judged_by is not None and not kind.takes_judged_by:
+        raise FlanError(f"study {kind.name} chooses nothing by JUDGED_BY, which is for the study recipe: leave it out.")
     commands = kind.plan(settings)
     records.check_data(settings.folder, settings.data, write=not dry_run and not settings.is_data_gone)
     trained.check(commands)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import html
 import shlex
@@ -14,6 +15,7 @@ from flan_jax.json_lines import to_json
 from flan_jax.reporting import document as pages
 from flan_jax.reporting.tables import Table
 from flan_jax.revision import code_revision
+from flan_jax.studies import comparable, records
 from flan_jax.studies.commands import Commands
 from flan_jax.studies.figures import Figure
 
@@ -61,11 +63,12 @@ def write(
         f"Models: {', '.join(settings.models)}. Data: {settings.data}. Seeds: {', '.join(map(str, settings.seeds))}.",
         f"Tuned with {_macros(settings.train)}.",
         _evaluated(commands),
-        f"Code {code_revision()}, written {time.strftime('%Y-%m-%d %H:%M')}.",
+        _code(commands),
     ]
-    lines = [f"# {_title(name)}", f"{question} ({source})", *(f"- {one}" for one in shown.said)]
+    said = (*shown.said, *comparable.unscored(commands))
+    lines = [f"# {_title(name)}", f"{question} ({source})", *(f"- {one}" for one in said)]
     body = [f"<p>{pages.text(question)} ({pages.text(source)})</p>"]
-    body.append("<ul class='said'>" + "".join(f"<li>{pages.text(one)}</li>" for one in shown.said) + "</ul>")
+    body.append("<ul class='said'>" + "".join(f"<li>{pages.text(one)}</li>" for one in said) + "</ul>")
     sections = [("answer", "The answer", "".join(body))]
     pictures = [f"{figure.name}.{suffix}" for figure in shown.figures for suffix in ("svg", "png")]
     for written in ("study.md", "study.html", "study.json", *pictures):
@@ -91,8 +94,8 @@ def write(
         "md": "\n\n".join(lines) + "\n",
         "html": pages.document(_title(name), sections, TABLE),
         "json": to_json(
-            {"study": name, "question": question, "said": list(shown.said), **shown.data}
-            | {"about": _about(commands), "again": list(again)},
+            {"study": name, "question": question, "said": list(said), **shown.data}
+            | {"about": _about(commands) | {"code": _revisions(commands)}, "again": list(again)},
             indent=1,
             what="the study",
         )
@@ -112,6 +115,22 @@ def write(
 def _about(commands: Commands) -> dict[str, Any]:
     settings = dataclasses.asdict(commands.settings)
     return {key: str(value) if key == "folder" else value for key, value in settings.items()}
+
+
+def _revisions(commands: Commands) -> dict[str, Any]:
+    """{"page": the code's revision that writes the page, "steps": how many steps each has taken; "" where unknown}."""
+    found = collections.Counter(records.code_of(commands.settings.folder, step) or "" for step in commands.steps)
+    return {"page": code_revision(), "steps": dict(sorted(found.items(), key=lambda one: (not one[0], -one[1])))}
+
+
+def _code(commands: Commands) -> str:
+    """By which code the steps were taken and the page was written, and when."""
+    revisions, when = _revisions(commands), f"written {time.strftime('%Y-%m-%d %H:%M')}."
+    steps = revisions["steps"]
+    if steps.keys() <= {revisions["page"]}:
+        return f"Code {revisions['page']}, {when}"
+    each = ", ".join(f"{code or 'a code of which there is no record'} ({count})" for code, count in steps.items())
+    return f"Code of the steps: {each}; of this page: {revisions['page']}, {when}"
 
 
 def _title(name: str) -> str:

@@ -7,18 +7,21 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from flan_jax import catalog
+from flan_jax import catalog, configuration
 from flan_jax.checkpoint import adapters, choosing
 from flan_jax.data.examples import DEV
 from flan_jax.errors import FlanError
 from flan_jax.evaluation import evaluator, labels
 from flan_jax.evaluation.during_training import FOLDER
+from flan_jax.gin_files import TRAINING
 from flan_jax.json_lines import read_lines
-from flan_jax.reporting import comparisons, groups
+from flan_jax.models.config import AUTO
+from flan_jax.reporting import asked, comparisons, groups
 from flan_jax.reporting import runs as finished
 from flan_jax.reporting.evidence import gather
 from flan_jax.reporting.runs import Run
 from flan_jax.reporting.sound import is_number
+from flan_jax.studies import outcomes
 from flan_jax.studies.commands import Commands
 from flan_jax.studies.plan import Tuning
 from flan_jax.studies.results import Gain
@@ -43,6 +46,7 @@ class Judged:
       averaging: LOSS_AVERAGING of those losses.
       tokens: that one of them was tuned on.
       seconds: of the steps of one of them, the mean over the seeds.
+      dtype: that was chosen for them where they ran; empty where the recipe names it, or results do not say it.
     """
 
     name: str
@@ -51,6 +55,7 @@ class Judged:
     averaging: str
     tokens: int
     seconds: float
+    dtype: str = ""
 
     def scores(self, datasets: Sequence[str]) -> dict[str, float]:
         """By cluster, the mean over its datasets and over the seeds, 0 to 1."""
@@ -59,6 +64,15 @@ class Judged:
             means = [run.datasets[dataset]["mean"] for run in self.runs]
             found.setdefault(self.runs[0].datasets[dataset]["cluster"], []).append(statistics.fmean(means))
         return {cluster: statistics.fmean(values) for cluster, values in found.items()}
+
+    def told(self, datasets: Sequence[str]) -> dict[str, Any]:
+        """What a recipe.json says of it: its score, of which weights, and of which dev records."""
+        first = self.runs[0].datasets
+        return {
+            "score": self.score(datasets),
+            "weights": [run.results.get("weights") for run in self.runs],
+            "records": {dataset: asked.records_of(first[dataset], DEV) for dataset in datasets},
+        }
 
     def score(self, datasets: Sequence[str]) -> float:
         """The mean over clusters."""
@@ -69,8 +83,8 @@ def judged(commands: Commands, name: str, tunings: Sequence[Tuning]) -> Judged:
     """Reads what a recipe's models have on dev examples.
 
     Raises:
-      FlanError: figures are missing, or not of dev examples, or of what a model has not seen: by those nothing is
-        chosen.
+      FlanError: figures are missing, or not of dev examples, or of what a model has not seen, or not what its training
+        was to write: by those nothing is chosen.
     """
     runs = tuple(_run(commands, name, tuning) for tuning in tunings)
     losses = [run.results["dev_loss"] for run in runs]
@@ -89,7 +103,23 @@ def judged(commands: Commands, name: str, tunings: Sequence[Tuning]) -> Judged:
         losses[0]["loss_averaging"],
         steps[0][0],
         statistics.fmean(seconds for _, seconds in steps),
+        _chosen_dtype(commands, name, tunings, runs),
     )
+
+
+def _chosen_dtype(commands: Commands, name: str, tunings: Sequence[Tuning], runs: Sequence[Run]) -> str:
+    """See `Judged.dtype`.
+
+    Raises:
+      FlanError: the seeds are of two.
+    """
+    computation = commands.resolved(tunings[0]).macros.get("COMPUTATION") or {}
+    named = isinstance(computation, Mapping) and computation.get("dtype") not in (None, AUTO)
+    found = {dtype: run for run in runs if (dtype := outcomes.dtype_of(run.results)) is not None}
+    if len(found) > 1:
+        said = " and ".join(f"{dtype} in {run.output_dir}" for dtype, run in found.items())
+        raise FlanError(f"{name}: its figures are of {said}: give TRAIN COMPUTATION a dtype, and another STUDY_DIR.")
+    return "" if named or not found else next(iter(found))
 
 
 def _run(commands: Commands, name: str, tuning: Tuning) -> Run:
@@ -103,8 +133,8 @@ def _run(commands: Commands, name: str, tuning: Tuning) -> Run:
     weights = adapters.weights(model, step) if step in choosing.steps(model) else None
     if weights is not None and run.results.get("weights") != weights:
         raise FlanError(f"{name}: {folder} is of other weights than those in {model}: {again}.")
-    if not _is_loss(run.results.get("dev_loss")):
-        raise FlanError(f"{name}: {folder} has no dev_loss as a training writes it: {again}.")
+    if problem := _problem_of_loss(run.results.get("dev_loss")):
+        raise FlanError(f"{name}: {folder} {problem}: {again}.")
     of_loss = run.results["dev_loss"]["datasets"]
     found = {dataset: figures["status"] for dataset, figures in [*of_loss.items(), *run.datasets.items()]}
     for dataset, status in found.items():
@@ -121,6 +151,13 @@ def _run(commands: Commands, name: str, tuning: Tuning) -> Run:
         )
     if invalid := [*run.results.get("invalid", ()), *run.results.get("skipped", ())]:
         raise FlanError(f"{name}: {invalid[0]['dataset']} has no result: {invalid[0]['reason']}")
+    if strange := sorted(of_loss.keys() - wanted):
+        raise FlanError(f"{name}: {folder} has a loss of {strange[0]}, which nothing is judged by: {again}.")
+    if problem := outcomes.problem_during_training(commands, tuning, run.results):
+        raise FlanError(f"{name}: {folder} {problem}: {again}.")
+    averaging = (configuration.set_in(TRAINING) | dict(commands.resolved(tuning).macros))["LOSS_AVERAGING"]
+    if (told := run.results["dev_loss"]["loss_averaging"]) != averaging:
+        raise FlanError(f"{name}: {folder} has losses averaged {told}, and {averaging} is wanted: {again}.")
     return run
 
 
@@ -128,15 +165,19 @@ def amounts(commands: Commands, tuning: Tuning) -> tuple[int, float]:
     """(tokens, seconds) of all steps of a training, from its metrics.jsonl.
 
     Raises:
-      FlanError: that file is missing or damaged.
+      FlanError: that file is missing or damaged, or lacks a step.
     """
-    path = commands.model_dir(tuning) / "metrics.jsonl"
+    path, steps = commands.model_dir(tuning) / "metrics.jsonl", int(commands.resolved(tuning).macros["TRAIN_STEPS"])
     try:
         lines = {line["step"]: line for line in read_lines(path) if "tokens_per_second" in line}
-        if not lines:
-            raise ValueError("it has no step")
-        tokens = sum(line["tokens_per_second"] * line["seconds"] for line in lines.values())
-        return round(tokens), sum(line["seconds"] for line in lines.values())
+        if missing := [step for step in range(1, steps + 1) if step not in lines]:
+            raise ValueError(f"it has no step {missing[0]} of {steps}")
+        for step in lines:
+            for key in ("tokens_per_second", "seconds"):
+                if not is_number(value := lines[step][key]) or value <= 0:
+                    raise ValueError(f"its step {step} has {key} {value}")
+        own = [lines[step] for step in range(1, steps + 1)]
+        return round(sum(one["tokens_per_second"] * one["seconds"] for one in own)), sum(one["seconds"] for one in own)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise FlanError(
             f"{path} cannot be read ({str(error).partition(chr(10))[0]}): mend the line, or remove "
@@ -144,14 +185,20 @@ def amounts(commands: Commands, tuning: Tuning) -> tuple[int, float]:
         ) from error
 
 
-def _is_loss(found: Any) -> bool:
-    """Whether this is what a training writes of the loss on dev examples."""
-    if not isinstance(found, Mapping) or not isinstance(found.get("loss_averaging"), str):
-        return False
-    parts = [found.get("clusters"), found.get("datasets")]
-    return all(isinstance(part, Mapping) for part in parts) and all(
-        isinstance(one, Mapping) and is_number(one.get("loss")) for part in parts for one in part.values()
-    )
+def _problem_of_loss(found: Any) -> str:
+    """Why this is not what a training writes of the loss on dev examples; empty if it is."""
+    whole = isinstance(found, Mapping) and isinstance(found.get("loss_averaging"), str)
+    parts = [found.get("clusters"), found.get("datasets")] if whole else []
+    if not whole or not all(isinstance(part, Mapping) for part in parts):
+        return "has no dev_loss as a training writes it"
+    for name, one in (pair for part in parts for pair in part.items()):
+        if not isinstance(one, Mapping) or not is_number(one.get("loss")):
+            return f"has no dev_loss of {name} as a training writes it"
+        if one["loss"] < 0:
+            return f"has a dev_loss of {name} of {one['loss']}, which no loss is"
+    if without := next((name for name, one in found["datasets"].items() if not isinstance(one.get("status"), str)), ""):
+        return f"has a dev_loss of {without} that does not say whether it was seen"
+    return ""
 
 
 def _listed(names: Iterable[str]) -> str:
@@ -159,7 +206,15 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def shared(found: Sequence[Judged]) -> tuple[str, ...]:
-    """The datasets that all of them have."""
+    """The datasets that all of them have.
+
+    Raises:
+      FlanError: they were computed in dtypes that no recipe names: "auto" takes another on another machine.
+    """
+    chosen = {one.dtype: one for one in found if one.dtype}
+    if len(chosen) > 1:
+        said = " and ".join(f"{one.name} in {dtype}" for dtype, one in chosen.items())
+        raise FlanError(f"{said}: give TRAIN COMPUTATION={{'dtype': 'float32'}}, and another STUDY_DIR.")
     names = finished.dataset_names([run for one in found for run in one.runs])
     return tuple(name for name in names if all(name in run.datasets for one in found for run in one.runs))
 

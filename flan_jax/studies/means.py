@@ -160,6 +160,18 @@ class Means:
         known = [one for one in found if one is not None]
         return statistics.fmean(known) if known else None
 
+    def exemplars(self, group: Group, name: str) -> float | None:
+        """How many exemplars its prompts have, the mean over a cluster's datasets and the seeds, or over the clusters.
+
+        Fewer fit beside a long text. None where results do not say it.
+        """
+        if name == MEAN:
+            found = [self.exemplars(group, cluster) for cluster in self.datasets]
+        else:
+            arm = group.arms[name].name
+            found = [self._results.exemplars(arm, dataset) for dataset in self.datasets[name]]
+        return None if None in found else statistics.fmean(one for one in found if one is not None)
+
     def gain(self, group: Group, others: Sequence[Group], name: str) -> Gain:
         """A group beside the better of others: for "mean", the mean of the clusters' gains. Not corrected."""
         if name == MEAN:

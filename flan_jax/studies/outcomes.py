@@ -11,19 +11,22 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from flan_jax import configuration, styles
+from flan_jax import catalog, configuration, protocol, styles
 from flan_jax.checkpoint import adapters, choosing
 from flan_jax.checkpoint.manifest import TUNED, UNTUNED, Manifest
 from flan_jax.data import examples as example_files
+from flan_jax.data.line_tokens import LineTokenizer
 from flan_jax.errors import FlanError
-from flan_jax.evaluation import evaluator, provenance
+from flan_jax.evaluation import evaluator, labels, prompt_store, provenance
 from flan_jax.evaluation.figures import FILES
 from flan_jax.files import AnyPath
-from flan_jax.gin_files import EVALUATION
+from flan_jax.gin_files import EVALUATION, TRAINING
+from flan_jax.protocol import AUTO
 from flan_jax.reporting import runs as finished
 from flan_jax.studies import records
 from flan_jax.studies.commands import Commands, Step
-from flan_jax.studies.plan import Evaluation
+from flan_jax.studies.plan import Evaluation, Tuning
+from flan_jax.training.run import Run
 from flan_jax.values import WEIGHTS
 
 _RESULTS = FILES["test"]
@@ -173,3 +176,100 @@ def _key(evaluation: Evaluation) -> str:
 @functools.cache  # a plan asks for each of its evaluations
 def _macros(key: str) -> dict[str, Any]:
     return configuration.set_in(EVALUATION) | json.loads(key)
+
+
+# ------------------------------------------------------------------------------------- evaluations during a training
+
+
+def problem_during_training(commands: Commands, tuning: Tuning, results: Mapping[str, Any]) -> str:
+    """Why the dev figures of a training's last step are not the ones that its macros ask for; empty if they are.
+
+    Args:
+      commands: of the study.
+      tuning: one of its trainings, with EVAL_PERIOD and DATASETS.
+      results: what dev.json holds, which is sound by itself.
+    """
+    macros = configuration.set_in(TRAINING) | dict(commands.resolved(tuning).macros)
+    given = {"MAX_EXAMPLES": None, "MAX_INPUT_TOKENS": None, "JOINT": AUTO, "WAYS": None, "SEEDS": (0,)}
+    given |= {name: macros[name] for name in ("MAX_DEV_EXAMPLES", "MAX_NEW_TOKENS")} | {"PARAMETERS": WEIGHTS[0]}
+    style = macros["STYLE"] if isinstance(macros["STYLE"], str) else macros["STYLE"][0]
+    for name in macros["DATASETS"]:
+        evaluation = Evaluation(tuning.model, tuning, name, style, given, labels.SEEN)
+        own = {record.name for record in evaluator.select([name])}
+        part = dict(results) | {
+            "datasets": {dataset: one for dataset, one in results["datasets"].items() if dataset in own},
+            **{key: [one for one in results.get(key, ()) if one["dataset"] in own] for key in ("skipped", "invalid")},
+        }
+        found = (
+            _problem_of_settings(evaluation, part)
+            or _problem_of_datasets(evaluation, part)
+            or _problem_of_model(commands, evaluation, part)
+            or _problem_of_dev_data(commands, evaluation, part)
+        )
+        if found:
+            return found
+    return _problem_of_run(commands, tuning, results)
+
+
+def _problem_of_dev_data(commands: Commands, evaluation: Evaluation, results: Mapping[str, Any]) -> str:
+    """Whether the dev records are those that are prepared. While they are not prepared yet, nothing is known."""
+    if not records.is_prepared(commands, evaluation.model):
+        return ""
+    place, macros = commands.prepared(evaluation.model), _macros(_key(evaluation))
+    asked, folder = (evaluation.style, macros["MAX_DEV_EXAMPLES"]), commands.checkpoint(evaluation.model)
+    for name, figures in results["datasets"].items():
+        was = (figures.get("data") or {}).get(example_files.DEV)  # earlier versions do not say it
+        splits = (example_files.DEV, example_files.TEST)
+        identity = " ".join(str(example_files.identity(place, name, split)) for split in splits)
+        there = None if was is None else _dev_data(place, name, *asked, folder, identity)
+        if there is not None and there["digest"] != was["digest"]:
+            return f"is of other dev records of {name} than {place} has now"
+    return ""
+
+
+@functools.lru_cache(maxsize=1024)  # all recipes are of the same records
+def _dev_data(
+    prepared_dir: AnyPath, name: str, style: str, limit: int, model: AnyPath, identity: str
+) -> dict[str, Any] | None:
+    """What `data` of an evaluation during training says of the records that are prepared; None if they cannot be read.
+
+    Args:
+      prepared_dir: PREPARED_DIR.
+      name: of the dataset or variant.
+      style: in which it is asked.
+      limit: how many dev records are read, the first ones that are no test records.
+      model: what was tuned, for its vocabulary.
+      identity: of both splits, which changes when they are prepared again.
+    """
+    try:
+        tokenizer = LineTokenizer(Manifest.load(model).load_vocabulary(model))
+        (record,) = [one for one in evaluator.select([name]) if one.name == name]
+        asked = evaluator.Settings(style=style).protocol_of(record)
+        found = prompt_store.read_dev(prepared_dir, asked, tokenizer, limit, 0)
+    except (FlanError, ValueError):
+        return None
+    return provenance.of_data(dict(found.splits)).get(example_files.DEV)
+
+
+def _problem_of_run(commands: Commands, tuning: Tuning, results: Mapping[str, Any]) -> str:
+    """Whether joint and dtype are those of the training. Where its files are not there any more, nothing is known."""
+    folder = commands.model_dir(tuning)
+    if (run := Run.load(folder)) is None or not choosing.steps(folder):
+        return ""
+    manifest = Manifest.load(folder)
+    dtype, wanted = dtype_of(results), run.program.computation["dtype"]
+    if dtype not in (None, wanted):
+        return f"was computed in {dtype}, and its training in {wanted}"
+    style = styles.parse(results["settings"].get("style", styles.INSTRUCTIONS))
+    each = [protocol.of(catalog.dataset(name), style) for name in results["datasets"] if catalog.exists(name)]
+    own = [one for one in each if not one.record.written]  # as results say it, which have one for all
+    joints = {one.joint(manifest.separator, bool(manifest.model.get("num_encoder_layers"))) for one in own}
+    if joints and (joint := results.get("joint")) is not None and joint not in joints:
+        return f"was asked with the joint {joint}, and {' or '.join(sorted(joints))} is wanted"
+    return ""
+
+
+def dtype_of(results: Mapping[str, Any]) -> str | None:
+    """The dtype that results were computed in; None where they do not say it, which earlier versions did not."""
+    chosen = (results.get("settings") or {}).get("computation") or {}
+    return chosen.get("dtype") or (results.get("model") or {}).get("dtype")

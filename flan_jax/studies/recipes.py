@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from flan_jax import catalog
 from flan_jax.errors import FlanError, cannot
 from flan_jax.files import user_path
-from flan_jax.json_lines import from_json
+from flan_jax.json_lines import from_json, to_json
 
 FILE = "recipe.json"
+_DIGEST, _DIGITS = "digest", 16
 
 
 def content(macros: Mapping[str, Any], tunings: Iterable[Mapping[str, Any]], **more: Any) -> dict[str, Any]:
@@ -19,11 +22,21 @@ def content(macros: Mapping[str, Any], tunings: Iterable[Mapping[str, Any]], **m
     Args:
       macros: the chosen ones.
       tunings: what the manifests say of the models among which it was chosen.
-      **more: how it was chosen, for people.
+      **more: by what it was chosen, for people.
+
+    Returns:
+      All of it, and its digest, by which a reader finds out that it was changed.
     """
     tunings = list(tunings)
     seen = {key: sorted({name for one in tunings for name in one[key]}) for key in ("clusters", "datasets")}
-    return {"macros": dict(macros), "seen": seen, **more}
+    found = {"macros": dict(macros), "seen": seen, **more}
+    return found | {_DIGEST: _digest(found)}
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    """Of all of a recipe.json but its digest, as it is when it is read again."""
+    own = from_json(to_json({key: value for key, value in content.items() if key != _DIGEST}))
+    return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:_DIGITS]
 
 
 def read(path: str, held_out: Sequence[str]) -> dict[str, Any]:
@@ -34,7 +47,8 @@ def read(path: str, held_out: Sequence[str]) -> dict[str, Any]:
       held_out: the clusters that it is to be used without having been chosen on.
 
     Raises:
-      FlanError: there is no such file, it is damaged, or it was chosen on what is held out or shares text with that.
+      FlanError: there is no such file, it is damaged or was changed, or it was chosen on what is held out or shares
+        text with that.
     """
     file = user_path(path, "RECIPE")
     try:
@@ -52,6 +66,11 @@ def read(path: str, held_out: Sequence[str]) -> dict[str, Any]:
         raise cannot("read the recipe", path, error) from error
     except (ValueError, KeyError, TypeError) as error:
         raise FlanError(f"RECIPE {path} is not what python -m flan_jax.study writes: choose it again.") from error
+    if found.get(_DIGEST, digest := _digest(found)) != digest:  # earlier versions have none
+        raise FlanError(
+            f"RECIPE {path} was changed since it was chosen: choose it again, or leave RECIPE out and give its macros "
+            "by TRAIN."
+        )
     for record in (record for name in held_out for record in catalog.named(name)):
         if not catalog.is_held_out(record, {*clusters, *(catalog.dataset(name).cluster for name in datasets)}):
             raise FlanError(

@@ -217,3 +217,9 @@ def _is_timed(record: dict[str, Any]) -> bool:
         return False
     argv = record.get("argv")
     return isinstance(argv, list) and all(isinstance(one, str) for one in argv)
+
+
+def code_of(folder: AnyPath, step: Step) -> str | None:
+    """The revision of the code that took a step; None where no record says it, as of steps that a launcher took."""
+    code = (_kept(folder, step) or {}).get("code")
+    return code if isinstance(code, str) and code else None

@@ -5,21 +5,22 @@ from __future__ import annotations
 import collections
 import dataclasses
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from flan_jax.errors import FlanError
 from flan_jax.evaluation import clusters
 from flan_jax.files import AnyPath
-from flan_jax.reporting import asked, comparisons, groups
+from flan_jax.reporting import comparisons, groups
 from flan_jax.reporting import runs as finished
 from flan_jax.reporting.comparisons import Difference
 from flan_jax.reporting.evidence import Evidence, gather
 from flan_jax.reporting.runs import Run, UnusableError
 from flan_jax.reporting.statistics import LEVEL, holm
-from flan_jax.studies import outcomes
+from flan_jax.studies import comparable, outcomes
 from flan_jax.studies.commands import Commands
 from flan_jax.studies.plan import Arm
+from flan_jax.values import shown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,14 +144,14 @@ class Results:
         self.arms: dict[str, Arm] = {arm.name: arm for arm in commands.arms}
         if len(self.arms) < len(commands.arms):
             raise FlanError("a study has two arms of one name.")
-        self._settings = commands.settings
         self._runs: dict[str, list[Run]] = {}
         self._folders: dict[tuple[str, str], list[AnyPath]] = collections.defaultdict(list)
+        self._evaluations: dict[str, list[Run]] = collections.defaultdict(list)
         for arm in commands.arms:
             found = [self._load(commands, arm, number) for number in range(max(1, len(arm.tunings)))]
             self._runs[arm.name] = found
-        self._check_examples()
-        self._check_computation()
+        comparable.check_examples(commands.arms, self._runs, commands.settings)
+        comparable.check_resolved(self._evaluations)
         self._pairs: dict[tuple[str, str], Evidence] = {}
 
     def _load(self, commands: Commands, arm: Arm, number: int) -> Run:
@@ -168,13 +169,13 @@ class Results:
         loaded = [finished.load_run(name, commands.output_of(one)) for one in each]
         for run in loaded:
             self._check(arm, run)
-        for what in ("weights", "joint"):
-            if len(distinct := dict.fromkeys(str(run.results.get(what)) for run in loaded)) > 1:
-                folders = ", ".join(str(run.output_dir) for run in loaded)
-                raise FlanError(
-                    f"{name}: its {what} are {' and '.join(distinct)}, and should be one: remove {folders}, and run "
-                    "the study again."
-                )
+        if len(distinct := dict.fromkeys(str(run.results.get("weights")) for run in loaded)) > 1:
+            folders = ", ".join(str(run.output_dir) for run in loaded)
+            raise FlanError(
+                f"{name}: its weights are {' and '.join(distinct)}, and should be one: remove {folders}, and run the "
+                "study again."
+            )
+        self._evaluations[arm.name] += loaded
         for run in loaded:
             for dataset in run.results["datasets"]:
                 self._folders[arm.name, dataset].append(run.output_dir)
@@ -211,53 +212,17 @@ class Results:
                     f"{arm.name}: {dataset} is {figures['status'] or 'of no known status'} for its model, and this "
                     f"study has scores that are {arm.status}: nothing is reported."
                 )
+        computation = run.results["settings"].get("computation")
+        if not isinstance(computation or {}, Mapping):
+            raise FlanError(
+                f"{arm.name}: {run.output_dir} has a computation of {shown(computation)}, which is no dictionary "
+                "of its fields: remove results.json there, and run the study again."
+            )
         if invalid := run.results.get("invalid"):
             raise FlanError(f"{arm.name}: {invalid[0]['dataset']} has no result: {invalid[0]['reason']}")
 
-    def _check_examples(self) -> None:
-        """Makes sure that all arms have the same datasets, as far as they are asked for them, and the same records."""
-        counts: dict[str, dict[int, str]] = {}
-        records: dict[str, dict[str, str]] = {}
-        for run in (run for runs in self._runs.values() for run in runs):
-            for dataset, figures in run.datasets.items():
-                counts.setdefault(dataset, {})[figures["examples"]] = run.name
-                if digest := asked.records_of(figures):  # results of the first versions do not say it
-                    records.setdefault(dataset, {})[digest] = run.name
-            for one in run.results["skipped"]:
-                if other := next((name for name in self.arms if self._has_any(name, one["dataset"])), None):
-                    remedy = (
-                        "leave it out of DATASETS" if self._settings.datasets else "give DATASETS, all but this one"
-                    )
-                    raise FlanError(
-                        f"{one['dataset']} has a score in {other} and none in {run.name} ({one['reason']}): {remedy}."
-                    )
-        for dataset, found in counts.items():
-            if len(found) > 1:
-                said = " and ".join(f"{count} in {arm}" for count, arm in found.items())
-                raise FlanError(f"{dataset} was scored on {said} test examples: a study compares the same ones.")
-            if len(records.get(dataset, {})) > 1:
-                raise FlanError(
-                    f"{dataset} was scored on other records in {' than in '.join(records[dataset].values())}: a study "
-                    "compares the same ones. Give another STUDY_DIR."
-                )
-
-    def _check_computation(self) -> None:
-        """Makes sure that all scores were computed in one dtype: "auto" takes another on another machine."""
-        found: dict[str | None, str] = {}
-        for run in (run for runs in self._runs.values() for run in runs):
-            found.setdefault((run.results["settings"].get("computation") or {}).get("dtype"), run.name)
-        if len(found) > 1:
-            said = " and ".join(f"{name} in {dtype or 'the dtype of its model'}" for dtype, name in found.items())
-            raise FlanError(
-                f"{said}: a study compares scores of one dtype. Give EVAL COMPUTATION={{'dtype': 'float32'}}, and run "
-                "it again."
-            )
-
     def _places(self, arms: Sequence[str], dataset: str) -> str:
         return ", ".join(dict.fromkeys(str(one) for arm in arms for one in self._folders[arm, dataset]))
-
-    def _has_any(self, arm: str, dataset: str) -> bool:
-        return any(dataset in run.datasets for run in self._runs[arm])
 
     # ------------------------------------------------------------------------------------------------------ figures
 
@@ -290,6 +255,14 @@ class Results:
             each[0].get("random"),
             each[0].get("copied"),
         )
+
+    def exemplars(self, arm: str, dataset: str) -> float | None:
+        """How many exemplars the prompts of a dataset have, the mean over prompts and seeds; None if not known."""
+        runs = self._runs[arm]
+        if not runs[0].style.shots:
+            return 0.0
+        found = [run.datasets[dataset].get("shots") for run in runs]
+        return None if None in found else statistics.fmean(one["mean"] for one in found)
 
     def shared(self, cluster: str, arms: Sequence[str]) -> tuple[str, ...]:
         """The datasets of a cluster's mean: the paper's, that all these arms have."""
@@ -354,11 +327,15 @@ class Results:
                 )
         for dataset in datasets:
             if dataset not in comparison.datasets:
-                unusable = self._pairs[key].unusable.values()
-                why = next((of[dataset] for of in unusable if dataset in of), "no predictions are at hand")
+                unusable = self._pairs[key].unusable.items()
+                of_run = {name: of[dataset] for name, of in unusable if dataset in of}
+                of_seeds = ((arm, self.together(arm).results["skipped"]) for arm in (beside, run.name))
+                of_run |= {arm: o["reason"] for arm, out in of_seeds for o in out if o["dataset"] == dataset}
+                name, why = next(iter(of_run.items()), (f"{beside} or {run.name}", "no predictions are at hand"))
+                names = (name,) if name in self._runs else (beside, run.name)
                 raise FlanError(
-                    f"{dataset} has no values of single examples in {beside} or {run.name} ({why}): remove "
-                    f"{self._places((beside, run.name), dataset)}, and run the study again."
+                    f"{dataset} has no values of single examples in {name} ({why}): remove "
+                    f"{self._places(names, dataset)}, and run the study again."
                 )
         found = [comparison.datasets[dataset] for dataset in datasets]
         for dataset, difference in zip(datasets, found, strict=True):
@@ -375,6 +352,11 @@ def mean_gain(gains: Sequence[Gain], name: str) -> Gain:
     beside = " and ".join(dict.fromkeys(gain.beside for gain in gains))
     of_seeds = tuple(statistics.fmean(each) for each in zip(*(gain.of_seeds for gain in gains), strict=True))
     return Gain(name, beside, comparisons.of_cluster([gain.difference for gain in gains]), of_seeds)
+
+
+def tests(gains: Iterable[Gain]) -> int:
+    """How many of corrected gains have a test; the others are of too few examples."""
+    return sum(gain.corrected is not None for gain in gains)
 
 
 def corrected(gains: Sequence[Gain]) -> list[Gain]:

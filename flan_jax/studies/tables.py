@@ -9,10 +9,11 @@ from flan_jax.reporting.comparisons import TOO_FEW
 from flan_jax.reporting.tables import Table, cluster_title, percent, signed
 from flan_jax.studies.commands import Commands
 from flan_jax.studies.means import MEAN, Group, Means
-from flan_jax.studies.results import Gain, Score
+from flan_jax.studies.results import Gain, Score, tests
 from flan_jax.wording import counted
 
 TUNED_ON = "tuned on"
+NOT_TESTED = "Nothing has enough test examples for a test, so nothing here is a finding."
 
 
 def title(name: str) -> str:
@@ -115,13 +116,21 @@ def sentence(comparison: str, gains: Mapping[str, Gain]) -> str:
 
 def rule(found: Mapping[str, Mapping[str, Gain]]) -> str:
     """What "for sure" means."""
-    tests = sum(gain.corrected is not None for gains in found.values() for gain in gains.values())
-    if not tests:
-        return "No cluster has enough test examples for a test: nothing here is a finding."
+    if not (count := tests(gain for gains in found.values() for gain in gains.values())):
+        return NOT_TESTED
     return (
-        f"For sure is what an interval of 95 % for all {tests} comparisons together has on one side of 0, with Holm's "
-        "p below 5 %, and with every seed on that side."
+        f"For sure is what {together(count)} has on one side of 0, with Holm's p below 5 %, and with every seed on "
+        "that side."
     )
+
+
+def together(count: int) -> str:
+    """The intervals of so many tests.
+
+    >>> together(3), together(1)
+    ('an interval of 95 % for all 3 tested comparisons together', 'an interval of 95 %')
+    """
+    return "an interval of 95 %" + (f" for all {count} tested comparisons together" if count > 1 else "")
 
 
 def missing(means: Means) -> tuple[str, ...]:

@@ -111,6 +111,9 @@ def test_few_shot(run_study, settings_of):
     found, folder = run_study("few_shot", POINTS=(0, 2))
     check_folder(found, folder, "few_shot", "templates")
     assert found["paper"] == {"FLAN 137B, zero-shot": {"nli": 54.7}, "FLAN 137B, few-shot": {"nli": 59.3}}
+    fitting = {name: of["nli"] for name, of in found["exemplars"].items()}
+    assert all(mean == 0 if "0 exemplars" in name else 0 < mean <= 2 for name, mean in fitting.items())
+    assert "exemplars that fit, mean |" in (folder / "study.md").read_text()
     asked = settings_of("few_shot", POINTS=(0, 2))
     folders = {path.name for path in (asked.folder / "evals").iterdir()}
     assert sum("2_shots" in name for name in folders) == 3  # untuned in two ways, and tuned

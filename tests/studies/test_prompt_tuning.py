@@ -34,6 +34,7 @@ def test_prompts_from_both_starts(run_study):
         ({"POINTS": ("cb", {"RATES": {"examples": 4}})}, "POINTS sets RATES, which the study sets itself"),
         ({"POINTS": ("cb", {"MODEL_DIR": "m"})}, "POINTS sets MODEL_DIR, which the study sets itself"),
         ({"POINTS": ("cb", {"PROMPT_LENGTH": 0})}, "PROMPT_LENGTH"),
+        ({"POINTS": ("cb", {"PROMPT_LENGTH": 4}, {"LEARNING_RATE": 0.1})}, "POINTS has 2 dictionaries, .* in one"),
         ({"TRAIN": {"TRAIN_STEPS": 2, "PROMPT_LENGTH": 4}}, "TRAIN has PROMPT_LENGTH, which this study trains itself"),
         ({"POINTS": None, "CLUSTERS": ("translation",)}, "DATA has no dataset of SuperGLUE in CLUSTERS"),
         # A weight that brings the dataset's cluster back into the mixture of the model that is to be without it.

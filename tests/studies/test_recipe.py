@@ -1,12 +1,15 @@
 """The study recipe: chosen on dev data of what is tuned on, and nothing else."""
 
+import dataclasses
 import json
+from types import SimpleNamespace
 
 import pytest
 
+from flan_jax import catalog, study
 from flan_jax.errors import FlanError
-from flan_jax.evaluation import during_training
-from flan_jax.studies import judging, recipes
+from flan_jax.evaluation import during_training, evaluator
+from flan_jax.studies import judging, outcomes, recipes
 from flan_jax.studies import plan as plans
 from flan_jax.studies.kinds import recipe
 from flan_jax.studies.plan import Tuning
@@ -99,32 +102,64 @@ def test_points_have_seeds_of_their_own(settings_of):
     }
 
 
-@pytest.fixture
-def figures(settings_of, tmp_path):
-    """(dev.json as it is to be read, what is called to read it)."""
-    commands = recipe.plan(settings_of("recipe", **ASKED, STUDY_DIR=str(tmp_path)))
+def made(settings_of, tmp_path, **macros):
+    """(dev.json of sst2 as a training writes it, what is called to read it, the training's folder)."""
+    commands = recipe.plan(settings_of("recipe", **ASKED | macros, STUDY_DIR=str(tmp_path)))
     name, (tuning,) = next(iter(recipe.tunings(commands.settings).items()))
-    folder = commands.model_dir(tuning) / during_training.FOLDER / "step_2"
+    model = commands.model_dir(tuning)
+    folder = model / during_training.FOLDER / "step_2"
     folder.mkdir(parents=True)
-    template = {"template": 0, "value": 0.5, "sum": 0.5, "dev": None, "input": "{a}", "stderr": None, "metrics": {}}
+    lines = [{"step": step, "tokens_per_second": 10.0, "seconds": 2.0} for step in (1, 2)]
+    (model / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    asked = evaluator.Settings(None, 2)
+    template = {"value": 0.5, "sum": 0.5, "dev": None, "input": "{a}", "stderr": None, "metrics": {}}
+    forward = catalog.dataset("sst2").forward_templates
     one = {"cluster": "sentiment", "status": "seen", "label": "zero-shot, seen", "examples": 2, "mean": 0.5, "std": 0.0}
     one |= {
         "best_dev": None,
         "random": 0.5,
         "majority": 0.5,
         "stderr": None,
-        "templates": [template],
+        "templates": [{"template": number, **template} for number in forward],
         "metric": "accuracy",
+        "protocol": asked.protocol_of(catalog.dataset("sst2")).digest,
+        "data": {"dev": {"records": 2, "digest": "d"}},
     }
     loss = {"clusters": {"sentiment": {"loss": 1.0}}, "datasets": {"sst2": {"loss": 1.0, "status": "seen"}}}
     loss["loss_averaging"] = "per_token"
-    found = {"dev_loss": loss, "skipped": [{"dataset": "trec", "reason": "none"}], "invalid": []}
-    found |= {"checkpoint": "c", "split": "dev", "settings": {}, "clusters": {}, "datasets": {"sst2": one}}
+    found = {"dev_loss": loss, "skipped": [], "invalid": [], "settings": {**dataclasses.asdict(asked), "ways": []}}
+    found |= {"checkpoint": f"{model.name} step 2", "split": "dev", "clusters": {}, "datasets": {"sst2": one}}
+    found |= {"engines": evaluator.ENGINES, "joint": "eos", "model": {"dtype": "float32"}}
     found["tuning"] = {"status": "tuned", "datasets": ["trec"], "clusters": ["miscellaneous"]}
     return (
         found,
         lambda: (folder / "dev.json").write_text(json.dumps(found)) and judging.judged(commands, name, [tuning]),
+        model,
     )
+
+
+@pytest.fixture
+def figures(settings_of, tmp_path):
+    """(dev.json without one of the datasets that are judged by, what is called to read it)."""
+    found, read, _ = made(settings_of, tmp_path)
+    found["skipped"] = [{"dataset": "trec", "reason": "none"}]
+    return found, read
+
+
+@pytest.fixture
+def whole(settings_of, tmp_path, monkeypatch):
+    """(dev.json as it is to be, what is called to read it, the training's folder)."""
+    found, read, model = made(settings_of, tmp_path, JUDGED_BY=("sst2",))
+    # The files of its model and of its data are not there: what they would say.
+    program = SimpleNamespace(computation={"dtype": "float32"})
+    monkeypatch.setattr(outcomes.Run, "load", lambda folder: SimpleNamespace(program=program))
+    manifest = SimpleNamespace(separator="eos", model={"dtype": "float32"})
+    monkeypatch.setattr(outcomes.Manifest, "load", lambda folder: manifest)
+    monkeypatch.setattr(outcomes.choosing, "steps", lambda folder: [2])
+    monkeypatch.setattr(judging.adapters, "weights", lambda *arguments: None)
+    monkeypatch.setattr(outcomes.records, "is_prepared", lambda *arguments: True)
+    monkeypatch.setattr(outcomes, "_dev_data", lambda *arguments: {"records": 2, "digest": "d"})
+    return found, read, model
 
 
 @pytest.mark.parametrize("status", ["held out", "unknown", "mixed"])
@@ -145,7 +180,9 @@ def test_what_is_not_seen_chooses_nothing(figures, status):
         (lambda f: f.pop("dev_loss"), "has no dev_loss as a training writes it"),
         (lambda f: f.update(dev_loss=[]), "has no dev_loss as a training writes it"),
         (lambda f: f["dev_loss"].pop("clusters"), "has no dev_loss as a training writes it"),
-        (lambda f: f["dev_loss"]["clusters"]["sentiment"].update(loss="1"), "has no dev_loss as a training writes it"),
+        (lambda f: f["dev_loss"]["clusters"]["sentiment"].update(loss="1"), "has no dev_loss of sentiment as a"),
+        (lambda f: f["dev_loss"]["clusters"]["sentiment"].update(loss=-3.0), "a dev_loss of sentiment of -3.0"),
+        (lambda f: f["dev_loss"]["datasets"]["sst2"].pop("status"), "sst2 that does not say whether it was seen"),
         (lambda f: f.update(skipped=[]), "is of sst2, and sst2, trec is judged by"),
         (lambda f: None, "trec has no result: none"),
     ],
@@ -155,6 +192,72 @@ def test_figures_that_are_not_whole_choose_nothing(figures, change, said):
     found, read = figures
     change(found)
     with pytest.raises(FlanError, match=said):
+        read()
+
+
+def test_figures_as_a_training_writes_them_are_taken(whole):
+    found, read, _ = whole
+    assert (read().tokens, read().seconds, read().losses) == (40, 4.0, {"sentiment": 1.0})
+    for key in ("engines", "joint", "model"):  # which earlier versions do not say
+        del found[key]
+    del found["datasets"]["sst2"]["data"]
+    assert read().score(("sst2",)) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda f: f.update(engines={"scorer": 0}), "was made by {'scorer': 0}"),
+        (lambda f: f["settings"].update(computation={"dtype": "bfloat16"}), "in bfloat16, and its training in float32"),
+        (lambda f: f["settings"].update(max_dev_examples=1), "with max_dev_examples 1, and 2 is wanted"),
+        (lambda f: f["settings"].update(max_input_tokens=7), "with max_input_tokens 7, and None is wanted"),
+        (lambda f: f["settings"].update(style="gpt3"), "in the style gpt3, and instructions is wanted"),
+        (lambda f: f["settings"].update(seed=4), "with seed 4, and 0 is wanted"),
+        (lambda f: f["datasets"]["sst2"].update(protocol="x"), "asked sst2 by another protocol"),
+        (lambda f: f["datasets"]["sst2"]["templates"].pop(), "has not the templates of sst2"),
+        (lambda f: f.update(joint="newline"), "with the joint newline, and eos is wanted"),
+        (lambda f: f["datasets"]["sst2"]["data"]["dev"].update(digest="x"), "is of other dev records of sst2"),
+        (lambda f: f.update(model={"num_layers": 99}), "is of another MODEL than"),
+        (lambda f: f.update(checkpoint="other step 2"), "is of other step 2, and flan-seed_0-"),
+        (lambda f: f["dev_loss"].update(loss_averaging="per_example"), "averaged per_example, and per_token is wanted"),
+        (lambda f: f["dev_loss"]["datasets"].update(cb={"loss": 1.0, "status": "seen"}), "has a loss of cb"),
+    ],
+)
+def test_figures_of_something_else_choose_nothing(whole, change, said):
+    """Each was taken: nothing but weights and labels was looked at."""
+    found, read, model = whole
+    change(found)
+    with pytest.raises(FlanError, match=f"{said}.*: remove {model}, and run the study again, which tunes it anew"):
+        read()
+
+
+def test_recipes_of_two_dtypes_that_nobody_named_are_not_compared(whole):
+    _, read, _ = whole
+    one = read()
+    assert one.dtype == "float32" and judging.shared([one, dataclasses.replace(one, name="other")]) == ("sst2",)
+    with pytest.raises(FlanError, match="in float32 and other in bfloat16: give TRAIN COMPUTATION"):
+        judging.shared([one, dataclasses.replace(one, name="other", dtype="bfloat16")])
+    assert judging.shared([one, dataclasses.replace(one, dtype="")]) == ("sst2",)  # the recipe names its dtype
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda lines: lines.pop(), "it has no step 2 of 2"),
+        (lambda lines: lines.pop(0), "it has no step 1 of 2"),
+        (lambda lines: lines[0].update(seconds=-1.0), "its step 1 has seconds -1.0"),
+        (lambda lines: lines[1].update(tokens_per_second=0), "its step 2 has tokens_per_second 0"),
+        (lambda lines: lines[1].update(seconds="1"), "its step 2 has seconds 1"),
+    ],
+)
+def test_amounts_are_of_all_steps(whole, change, said):
+    """Half the tokens were printed where the last step was missing, and -17 seconds."""
+    _, read, model = whole
+    path = model / "metrics.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    change(lines)
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(FlanError, match=f"metrics.jsonl cannot be read .{said}"):
         read()
 
 
@@ -188,6 +291,33 @@ def test_a_damaged_recipe(tmp_path, text):
     path.write_text(text)
     with pytest.raises(FlanError, match="is not what python -m flan_jax.study writes"):
         recipes.read(str(path), ())
+
+
+@pytest.mark.parametrize("change", [{"macros": {"LEARNING_RATE": 2.0}}, {"judged": {}}, {"score": 0.9}, {"digest": 7}])
+def test_a_recipe_that_was_changed_is_refused(tmp_path, change):
+    told = {"score": 0.5, "weights": ["w"], "records": {"sst2": "d"}}
+    seen = [{"datasets": ["sst2"], "clusters": ["sentiment"]}]
+    macros = {"LEARNING_RATE": 1.0, "FROZEN": ("a",)}
+    content = recipes.content(macros, seen, score=0.5, judged={"learning rate 1": told})
+    path = tmp_path / "recipe.json"
+    path.write_text(json.dumps(content))
+    assert recipes.read(str(path), ("nli",)) == {"LEARNING_RATE": 1.0, "FROZEN": ["a"]}
+    path.write_text(json.dumps(content | change))
+    with pytest.raises(FlanError, match="recipe.json was changed since it was chosen: choose it again"):
+        recipes.read(str(path), ("nli",))
+    del content["digest"]  # as earlier versions wrote it
+    path.write_text(json.dumps(content | {key: value for key, value in change.items() if key != "digest"}))
+    assert recipes.read(str(path), ("nli",))
+
+
+def test_what_a_recipe_is_chosen_by_stands_in_it(whole):
+    _, read, _ = whole
+    assert read().told(("sst2",)) == {"score": 0.5, "weights": [None], "records": {"sst2": "d"}}
+
+
+def test_only_a_recipe_is_judged(settings_of):
+    with pytest.raises(FlanError, match="study few_shot chooses nothing by JUDGED_BY.*: leave it out"):
+        study.run(settings_of("few_shot", JUDGED_BY=("sst2",)), ["again"], dry_run=True)
 
 
 def test_a_recipe_that_shares_text_is_refused(tmp_path):

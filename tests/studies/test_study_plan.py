@@ -300,6 +300,7 @@ def test_points_that_are_kept(most, kept):
         (few_shot, (1.5,)),
         (role_of_instructions, ("instructions",)),
         (role_of_instructions, (("instructions", "instruktions"),)),
+        (role_of_instructions, (("instructions", "5_shots"), ("instructions", "instructions"))),
         (role_of_instructions, (("instructions", "10_templates"), ("instructions", "instructions"))),
         (datasets_and_templates, (3,)),
         (datasets_and_templates, ((0, 4),)),

@@ -20,7 +20,7 @@ from flan_jax.errors import FlanError
 from flan_jax.evaluation import evaluator, labels
 from flan_jax.reporting.comparisons import TOO_FEW, Difference
 from flan_jax.reporting.statistics import Interval
-from flan_jax.studies import outcomes, results
+from flan_jax.studies import comparable, outcomes, results, tables
 from flan_jax.studies.commands import Commands
 from flan_jax.studies.means import MEAN, Group, Means
 from flan_jax.studies.plan import Arm, Tuning, held_out_mixture
@@ -289,8 +289,64 @@ def test_scores_of_two_dtypes_are_refused(commands):
     folders = write(commands, "tuned")
     Results(commands)
     rewrite(folders[-1], lambda found: found["settings"].update(computation={"dtype": "bfloat16", "remat": "none"}))
-    with pytest.raises(FlanError, match="seed 1 in bfloat16: a study compares scores of one dtype"):
+    with pytest.raises(FlanError, match="in bfloat16 .*seed_1.*: a study compares scores of one dtype"):
         Results(commands)
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (lambda f: f.update(joint="newline"), "joint .*newline .*seed_1"),
+        (lambda f: f.update(model={"num_layers": 9, "dtype": "float32"}), "MODEL"),
+        (lambda f: f.update(model={"num_layers": 2, "dtype": "bfloat16"}), "dtype .*bfloat16 .*seed_1"),
+        (lambda f: f["tuning"].update(datasets=["copa"], clusters=["commonsense"]), "datasets that it was tuned on"),
+        (lambda f: f["datasets"]["cb"]["data"]["dev"].update(digest="x"), "dev records of cb"),
+        (lambda f: f["datasets"]["cb"]["data"]["exemplars"].update(digest="x"), "exemplars records of cb"),
+        (lambda f: f["datasets"]["cb"]["templates"][0].update(input="so?"), "wording of cb"),
+    ],
+)
+def test_seeds_that_were_evaluated_in_two_ways_are_refused(commands, change, what):
+    """One seed with "newline" and one with "eos" were a mean."""
+    write(commands, "untuned")
+    folders = write(commands, "tuned")
+
+    def told(found):
+        found |= {"joint": "eos", "model": {"num_layers": 2, "dtype": "float32"}}
+        found["tuning"] = {"status": "tuned", "datasets": ["sst2"], "clusters": ["sentiment"]}
+        for name, figures in found["datasets"].items():
+            figures["data"] = {split: {"records": 40, "digest": name} for split in ("dev", "test", "exemplars")}
+            for one in figures["templates"]:
+                one.update(input="{premise}?", target="{answer}")
+
+    for folder in folders:
+        rewrite(folder, told)
+    Results(commands)
+    rewrite(folders[1], lambda f: [f.pop(key) for key in ("joint", "model")])  # as earlier versions wrote it
+    Results(commands)
+    rewrite(folders[1], told)
+    rewrite(folders[1], change)
+    with pytest.raises(FlanError, match=f"tuned: its .*{what}.*remove results.json in .*seed_1.*, and run the study"):
+        Results(commands)
+
+
+def test_a_computation_that_is_no_dictionary_is_named(commands):
+    (folder,) = write(commands, "untuned")
+    write(commands, "tuned")
+    rewrite(folder, lambda found: found["settings"].update(computation="bfloat16"))
+    with pytest.raises(FlanError, match=f"untuned: {folder} has a computation of 'bfloat16'.*: remove results.json"):
+        Results(commands)
+
+
+def test_why_seeds_have_no_values_is_said(commands):
+    """The reason was that no predictions were at hand, and they were."""
+    write(commands, "untuned")
+    folders = write(commands, "tuned")
+    rewrite(folders[0], lambda found: [one.pop("input") for one in found["datasets"]["cb"]["templates"]])
+    with pytest.raises(
+        FlanError, match="cb has no values .* in tuned .its runs were asked with other templates.: "
+    ) as e:
+        Results(commands).gains("tuned", ["untuned"], "nli")
+    assert all(str(folder) in str(e.value) for folder in folders) and "evals/untuned" not in str(e.value)
 
 
 def untuned_of(commands):
@@ -337,6 +393,46 @@ def test_what_one_arm_lacks_is_refused(commands):
 
     rewrite(folders[1], without)
     with pytest.raises(FlanError, match="cb has a score in untuned and none in tuned seed 1 .no test example of cb"):
+        Results(commands)
+
+
+def without_cb(commands):
+    """Evaluations of all arms in which nothing of CB could be asked."""
+
+    def change(found):
+        found["datasets"].pop("cb", None)
+        found["skipped"] = [one for one in found["skipped"] if one["dataset"] != "cb"]
+        found["skipped"].append({"dataset": "cb", "reason": "no test example of 2 can be asked"})
+
+    for arm in commands.arms:
+        for folder in write(commands, arm.name):
+            rewrite(folder, change)
+
+
+def test_what_has_no_score_in_any_arm_is_said_with_its_reason(commands):
+    """It was gone from the page, and nothing said so."""
+    without_cb(commands)
+    assert Results(commands).datasets == {"nli": ["rte"]}
+    said = comparable.unscored(commands)
+    assert "Without a score: cb (no test example of 2 can be asked)." in said
+    assert any("anli_r1, anli_r2" in one and "it is not in the data" in one for one in said)
+    assert not any("rte" in one for one in said)
+
+
+def test_what_is_named_and_has_no_score_is_refused(commands):
+    arms = [dataclasses.replace(arm, datasets=("rte", "cb")) for arm in commands.arms]
+    commands = Commands(dataclasses.replace(commands.settings, datasets=("rte", "cb")), arms)
+    for arm in commands.arms:
+        for evaluation in arm.evaluations(commands.settings):
+            folder = Path(commands.output_of(evaluation))
+            write_run(folder.parent, folder.name, {"rte": 0.3} if evaluation.dataset == "rte" else {"cb": 0.5})
+            rewrite(folder, lambda found, of=evaluation: as_asked(found, of, commands))
+            if evaluation.dataset == "cb":
+                skipped = [{"dataset": "cb", "reason": "no test example of 2 can be asked."}]
+                rewrite(folder, lambda found, skipped=skipped: found.update(datasets={}, skipped=skipped))
+    with pytest.raises(
+        FlanError, match="^cb has no score .no test example of 2 can be asked.: leave it out of DATASETS"
+    ):
         Results(commands)
 
 
@@ -442,6 +538,33 @@ def test_an_interval_over_templates_is_the_wider_one_where_there_are_several():
 def test_a_gain_is_one_where_all_seeds_agree(value, of_seeds, verdict):
     (found,) = corrected([a_gain(value, 0.01, 0.001, of_seeds)])
     assert found.verdict == verdict
+
+
+def test_what_is_not_tested_is_not_counted():
+    """The page spoke of all 3 comparisons together, and none had enough examples."""
+    gains = corrected([a_gain(0.1, 0.01, p) for p in (0.001, None, 0.5)])
+    assert results.tests(gains) == 2 and "for all 2 tested comparisons" in tables.rule({"a": dict(enumerate(gains))})
+    few = corrected([a_gain(0.1, 0.01, None) for _ in range(3)])
+    assert results.tests(few) == 0 and tables.rule({"a": dict(enumerate(few))}) == tables.NOT_TESTED
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_how_many_exemplars_fit_is_told(commands, known):
+    """Two of five beside RTE, and four beside CB: the mean of the datasets, as of the scores."""
+    arms = [dataclasses.replace(arm, style="5_shots") for arm in commands.arms]
+    commands = Commands(commands.settings, arms)
+    for arm in commands.arms:
+        for folder in write(commands, arm.name):
+            rewrite(folder, lambda found: with_exemplars(found) if known else None)
+    groups = [Group(arm.name, {"nli": arm}) for arm in commands.arms]
+    means = Means(Results(commands), groups)
+    assert [means.exemplars(group, "nli") for group in groups] == ([3.0, 3.0] if known else [None, None])
+
+
+def with_exemplars(found):
+    for name, figures in found["datasets"].items():
+        of = figures["examples"] * len(figures["templates"])
+        figures["shots"] = {"wanted": 5, "mean": {"rte": 2.0, "cb": 4.0}[name], "without": 0, "of": of}
 
 
 def test_few_examples_are_not_tested(commands):

@@ -27,6 +27,7 @@ class Study:
       points: what POINTS are, in one line, with the usual ones; empty where the study takes none.
       plan: makes the commands.
       show: makes tables and figures of finished commands.
+      takes_judged_by: whether it takes JUDGED_BY.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Study:
     points: str
     plan: Callable[[Settings], Commands]
     show: Callable[[Commands], Shown]
+    takes_judged_by: bool = False
 
 
 @functools.cache

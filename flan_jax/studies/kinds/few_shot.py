@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 
 from flan_jax import styles
-from flan_jax.reporting.tables import cluster_title, percent
+from flan_jax.reporting.tables import NONE, cluster_title, percent
 from flan_jax.studies import figures, means, paper, tables
 from flan_jax.studies.commands import Commands
 from flan_jax.studies.document import Shown
@@ -95,12 +95,25 @@ def show(commands: Commands) -> Shown:
             tables.rule(gains),
         ),
         tables={
-            "Held out, by the number of exemplars": tables.of_means(scores, groups, references=theirs),
+            "Held out, by the number of exemplars": tables.of_means(
+                scores, groups, {"exemplars that fit, mean": _fitting(scores, groups)}, theirs
+            ),
             "Tests": tables.of_gains(gains),
         },
         figures=(_figure(commands.settings, scores, found), _spreads(commands.settings, scores, found)),
-        data={"groups": scores.to_dict(), "gains": gains_dict(gains), "paper": theirs},
+        data={
+            "groups": scores.to_dict(),
+            "exemplars": {g.name: {name: scores.exemplars(g, name) for name in scores.names} for g in groups},
+            "gains": gains_dict(gains),
+            "paper": theirs,
+        },
     )
+
+
+def _fitting(scores: Means, groups: list[Group]) -> dict[str, str]:
+    """How many exemplars the prompts of each group have: fewer fit beside a long text than were asked for."""
+    found = {group.name: scores.exemplars(group, scores.whole) for group in groups}
+    return {name: NONE if mean is None else f"{mean:.1f}" for name, mean in found.items()}
 
 
 def _spread(scores: Means, first: Point, last: Point) -> str:

@@ -16,9 +16,9 @@ from flan_jax.studies.document import Shown
 from flan_jax.studies.kinds import Study
 from flan_jax.studies.means import untuned_name
 from flan_jax.studies.plan import Arm, Tuning, held_out_mixture
-from flan_jax.studies.results import Gain, Results, Score, corrected
+from flan_jax.studies.results import Gain, Results, Score, corrected, tests
 from flan_jax.studies.settings import Settings
-from flan_jax.studies.tables import gain_cells
+from flan_jax.studies.tables import NOT_TESTED, gain_cells, together
 
 TUNED = "tuned"
 
@@ -62,7 +62,7 @@ def show(commands: Commands) -> Shown:
         said=_said(
             means,
             by_name,
-            len(tested),
+            tests(tested),
             {c: _count(_shared(results, c, baselines), c) for c in means},
             len(settings.seeds),
             _below_copying(results, baselines, list(means)),
@@ -75,7 +75,7 @@ def show(commands: Commands) -> Shown:
                 for c, gain in means.items()
             },
             "datasets": {name: gain.to_dict() for name, gain in by_name.items() if name in each},
-            "tests": len(tested),
+            "tests": tests(tested),
         },
     )
 
@@ -106,7 +106,7 @@ def _below_copying(results: Results, baselines: list[str], names: Sequence[str])
 def _said(
     means: dict[str, Gain],
     by_name: dict[str, Gain],
-    tests: int,
+    count: int,
     counts: dict[str, str],
     seeds: int,
     below_copying: Sequence[str],
@@ -116,7 +116,7 @@ def _said(
     Args:
       means: of each cluster.
       by_name: of datasets and clusters.
-      tests: how many comparisons there are.
+      count: how many comparisons are tested.
       counts: of how many datasets each cluster's mean is, as "1 of 4 datasets".
       seeds: tuned models of each cluster.
       below_copying: see `_below_copying`.
@@ -133,12 +133,10 @@ def _said(
     lines.append(
         f"Datasets on which tuning hurts: {', '.join(harmed)}." if harmed else "Tuning hurts no dataset for sure."
     )
-    together = (
-        f"an interval of 95 % for all {tests} comparisons together is" if tests > 1 else "its interval of 95 % is"
-    )
+    counts_where = f"It counts where {together(count)} is above 0, Holm's p is below 5 %, and every seed gains."
     lines.append(
-        "A gain is the mean over seeds less the better of the untuned model's two ways of being asked. It counts where "
-        f"{together} above 0, Holm's p is below 5 %, and every seed gains."
+        "A gain is the mean over seeds less the better of the untuned model's two ways of being asked. "
+        f"{counts_where if count else NOT_TESTED}"
     )
     if below_copying:
         lines.append(

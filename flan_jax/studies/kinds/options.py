@@ -16,9 +16,9 @@ from flan_jax.studies.document import Shown
 from flan_jax.studies.kinds import Study
 from flan_jax.studies.kinds.held_out_clusters import TUNED
 from flan_jax.studies.plan import Arm, Tuning, held_out_mixture
-from flan_jax.studies.results import Gain, Results, corrected
+from flan_jax.studies.results import Gain, Results, corrected, tests
 from flan_jax.studies.settings import Settings
-from flan_jax.studies.tables import gain_cells
+from flan_jax.studies.tables import NOT_TESTED, gain_cells, together
 from flan_jax.wording import counted
 
 STYLES = (styles.INSTRUCTIONS, "without_options", "shuffled_options", "lettered_options")
@@ -146,10 +146,9 @@ def _said(tested: Mapping[tuple[str, str, str], Gain], every: tuple[str, ...]) -
             if found:
                 lines.append(f"{who} {word}{beside} in: {'; '.join(found)}.")
     lines = lines or ["Neither tuning nor a way to show options makes a difference for sure."]
-    lines.append(
-        "The models were tuned with options shown. A difference counts where an interval of 95 % for all "
-        f"{len(tested)} comparisons together is without 0, Holm's p is below 5 %, and all seeds agree."
-    )
+    count = tests(tested.values())
+    where = f"A difference counts where {together(count)} is without 0, Holm's p is below 5 %, and all seeds agree."
+    lines.append(f"The models were tuned with options shown. {where if count else NOT_TESTED}")
     return tuple(lines)
 
 

@@ -23,9 +23,10 @@ from flan_jax.studies.document import Shown
 from flan_jax.studies.kinds import Study
 from flan_jax.studies.kinds.held_out_clusters import TUNED
 from flan_jax.studies.plan import Arm, Tuning, held_out_mixture
-from flan_jax.studies.results import Gain, Results, corrected, mean_gain
+from flan_jax.studies.results import Gain, Results, corrected, mean_gain, tests
 from flan_jax.studies.settings import OWN_TRAIN, Settings, macro_values
-from flan_jax.studies.tables import gain_cells
+from flan_jax.studies.tables import NOT_TESTED, gain_cells
+from flan_jax.wording import counted
 
 SUPER_GLUE = ("bool_q", "cb", "copa", "multirc", "record", "rte", "wic", "wsc")
 UNTUNED = "untuned"
@@ -57,12 +58,19 @@ def asked(settings: Settings) -> _Asked:
     """The datasets, and how prompts are trained.
 
     Raises:
-      FlanError: a dataset that is not in CLUSTERS or has no training data, or a macro that the study sets.
+      FlanError: a dataset that is not in CLUSTERS or has no training data, several dictionaries of macros, or a macro
+        that the study sets.
     """
     if LENGTH in settings.train:
         raise FlanError(f"TRAIN has {LENGTH}, which this study trains itself: leave it out, or put it in POINTS.")
     macros, given = dict(MACROS), settings.points or ()
-    for point in (one for one in given if isinstance(one, Mapping)):
+    of_macros = [one for one in given if isinstance(one, Mapping)]
+    if len(of_macros) > 1:
+        raise FlanError(
+            f"POINTS has {len(of_macros)} dictionaries, and all prompts are trained with the same macros: write them "
+            "in one, or run the study once with each."
+        )
+    for point in of_macros:
         macros |= macro_values("POINTS", point, "train", (*OWN_TRAIN, *_NOT_OURS))
     named = tuple(one for one in given if not isinstance(one, Mapping)) or tuple(_usual(settings))
     names: list[str] = []
@@ -156,7 +164,7 @@ def show(commands: Commands) -> Shown:
     }
     means = {key: statistics.fmean(values) for key, values in scores.items()}
     return Shown(
-        said=_said(whole, means, wanted, len(tested)),
+        said=_said(whole, means, wanted, tests(tested)),
         tables={"Soft prompts": _table(list(names), scores, means, each, whole)},
         figures=_figures(means, whole),
         data={
@@ -174,7 +182,7 @@ def _with(amount: str) -> str:
 
 
 def _said(
-    whole: Mapping[str, Gain], means: Mapping[tuple[str, str], float], wanted: _Asked, tests: int
+    whole: Mapping[str, Gain], means: Mapping[tuple[str, str], float], wanted: _Asked, count: int
 ) -> tuple[str, ...]:
     lines = []
     for amount, gain in whole.items():
@@ -183,8 +191,11 @@ def _said(
         lines.append(f"With {_with(amount)}, a prompt in front of the tuned model is {found}: {pair}.")
     lines.append(
         f"Every prompt was trained on the dataset that it is scored on, so all scores are of seen data; the tuned "
-        f"models themselves never saw the dataset's cluster. Means over {', '.join(wanted.datasets)}; {tests} tests."
+        f"models themselves never saw the dataset's cluster. Means over {', '.join(wanted.datasets)}; "
+        f"{counted(count, 'tests')}."
     )
+    if not count:
+        lines.append(NOT_TESTED)
     return tuple(lines)
 
 

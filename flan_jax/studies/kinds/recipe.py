@@ -151,6 +151,7 @@ def show(commands: Commands) -> Shown:
         judged_by=list(datasets),
         tuned_with=dict(settings.train),
         score=best.score(datasets),
+        judged={one.name: one.told(datasets) for one in ranked},
     )
     return Shown(
         said=_said(settings, best, gains, datasets),
@@ -258,4 +259,5 @@ STUDY = Study(
     points="dictionaries of macros of a run file; SEEDS in one gives it seeds of its own",
     plan=plan,
     show=show,
+    takes_judged_by=True,
 )

@@ -27,7 +27,7 @@ def ways(settings: Settings) -> dict[tuple[str, str], Group]:
     """The models of each point, by (style of tuning, style of asking).
 
     Raises:
-      FlanError: a point that is no pair of styles.
+      FlanError: a point that is no pair of styles, or that is asked with exemplars.
     """
     found = {}
     for point in settings.varied(_POINTS):
@@ -37,6 +37,11 @@ def ways(settings: Settings) -> dict[tuple[str, str], Group]:
                 "('no_template', 'instructions')."
             )
         tuning, asking = (styles.parse(one) for one in point)
+        if asking.shots:
+            raise FlanError(
+                f"POINTS has {point!r}, asked with exemplars, and all that this study compares is zero-shot: leave the "
+                "exemplars out of how it is asked; the study few_shot varies their number."
+            )
         if (tuning.name, asking.name) in found:
             raise FlanError(f"POINTS has {point!r} twice: leave one out.")
         name = f"tuned with {_words(tuning.name)}, asked with {_words(asking.name)}"
