@@ -55,10 +55,12 @@ def load(name: str, folder: str | AnyPath) -> Run:
         raise FlanError(f"{folder} holds logs of {len(folders)} models: name one folder each ({some}).")
     found: dict[str, Any] = {}  # figures and predictions of each task, or why it has none
     newest: dict[str, Any] = {}
+    versions: dict[str, None] = {}
     found_in: dict[str, dict[str, AnyPath]] = {}  # what says of which model it is, as far as a log says it
     for path in files:
         try:
             whole = newest = _results(path)
+            versions[str(whole.get("lm_eval_version") or "of an unknown version")] = None
             for key, value in _model_of(whole).items():
                 found_in.setdefault(key, {})[value] = path
             if several := next((models for models in found_in.values() if len(models) > 1), None):
@@ -87,7 +89,7 @@ def load(name: str, folder: str | AnyPath) -> Run:
     results = {
         "checkpoint": str(newest.get("model_name") or newest["config"].get("model", "a model")),
         "harness": PROGRAM,
-        "harness_version": str(newest.get("lm_eval_version") or "of an unknown version"),
+        "harness_version": " and ".join(versions),
         "tuning": {"status": "nobody says what it was tuned on", "datasets": [], "clusters": []},
         **(_ours(newest) or {}),
         "identity": _identity(newest),

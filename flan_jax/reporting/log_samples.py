@@ -113,8 +113,8 @@ def _are_without_context(arguments: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def _text(value: Any) -> str:
-    """An argument as text; a chat's messages are a list."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    """An argument as text; a chat's messages are a list, and settings of a generation names and values in any order."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
 
 
 def _is_number(text: Any) -> bool:

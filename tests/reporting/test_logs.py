@@ -408,21 +408,26 @@ def test_steps_of_a_run_in_one_folder_are_different_runs(tmp_path, later, why):
     args, first = of_ours("runs/x", "d1", step=2, weights="w2")
     folder = write_log(tmp_path / "a", args=args, config=first)
     more = write_log(tmp_path / "b", ("boolq",), args=args, config=of_ours("runs/x", "d1", **later)[1])
+    _edit(more, lambda whole: whole.update(lm_eval_version="0.4.10"))
     for path in more.iterdir():
         path.rename(folder / path.name.replace("01T00", "02T00"))
     if why:
         with pytest.raises(FlanError, match=f"holds logs of different runs, .*{why}"):
             reporting.load_run("a", folder)
     else:
-        assert set(reporting.load_run("a", folder).datasets) == {"rte", "bool_q"}
+        run = reporting.load_run("a", folder)
+        assert set(run.datasets) == {"rte", "bool_q"} and run.title == "a · lm-evaluation-harness 0.4.9 and 0.4.10"
 
 
 def test_harnesses_of_two_versions_are_one_program(tmp_path):
     """The mean of one task in 0.4.8 and 0.4.9 was neither compared nor averaged."""
 
     def generated(name):
+        settings = {"until": ["x"], "do_sample": False}
+        settings = settings if name == "a" else dict(reversed(settings.items()))
+
         def change(line):
-            line["arguments"] = {"gen_args_0": {"arg_0": f"Say {line['doc_id']}", "arg_1": {"until": ["x"]}}}
+            line["arguments"] = {"gen_args_0": {"arg_0": f"Say {line['doc_id']}", "arg_1": settings}}
             return line | {"filtered_resps": [f"{name} {line['doc_id']}"]}
 
         return change
@@ -433,7 +438,7 @@ def test_harnesses_of_two_versions_are_one_program(tmp_path):
     _edit(tmp_path / "b", lambda whole: whole.update(lm_eval_version="0.4.8"))
     runs = [reporting.load_run(name, tmp_path / name) for name in "ab"]
     assert runs[1].title == "b · lm-evaluation-harness 0.4.8"
-    assert list(reporting.gather(runs).comparisons[0].datasets) == ["rte"]
+    assert list(reporting.gather(runs).comparisons[0].datasets) == ["rte"] and "in other words" not in _said(*runs)
     (group,) = reporting.grouped(runs, {"g": ["a", "b"]})
     assert group.datasets and group.title == "g · lm-evaluation-harness 0.4.9 and 0.4.8"
 
