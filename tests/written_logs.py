@@ -81,7 +81,7 @@ def write_log(
     return folder
 
 
-def of_ours(checkpoint, digest):
-    """What our engine says in a log: (model_args, config)."""
-    about = {"checkpoint": checkpoint, "checkpoint_digest": digest, "joint": "eos", "tuning": OURS}
+def of_ours(checkpoint, digest, **more):
+    """What our engine says in a log: (model_args, config). Earlier versions did not say `step` and `weights`."""
+    about = {"checkpoint": checkpoint, "checkpoint_digest": digest, "joint": "eos", "tuning": OURS, **more}
     return f"checkpoint={checkpoint}", {"model": "flan_jax", "flan_jax": about}

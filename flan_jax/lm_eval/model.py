@@ -25,7 +25,8 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from tqdm import tqdm
 
 from flan_jax import partitioning, protocol
-from flan_jax.checkpoint import arrays
+from flan_jax.checkpoint import adapters, arrays, choosing
+from flan_jax.checkpoint.manifest import Manifest, refuse_export
 from flan_jax.data.chat import DEFAULT, Chat
 from flan_jax.decoding.completion import complete_tokens
 from flan_jax.decoding.generator import Generator
@@ -88,6 +89,9 @@ class FlanJaxLM(LM):
         prefix_token_id = checked("prefix_token_id in --model_args", or_none(Whole(), "BOS"), prefix_token_id)
         protocol.joint(None, False, joint)  # before the model is read, so that a wrong name is found at once
         mesh = partitioning.make_mesh()
+        Manifest.load(checkpoint)  # first, because they say best what is no checkpoint
+        refuse_export(checkpoint)
+        step = choosing.chosen_step(checkpoint, step)  # once, because a run that goes on may add a later one
         model, params, self._tokenizer, manifest = arrays.load_model(checkpoint, step=step, mesh=mesh)
         longest = -(-(max_length + 1) // _ROUND) * _ROUND
         self._scorer = Scorer(model, params, mesh=mesh, row_lengths=(*(n for n in ROW_LENGTHS if n < longest), longest))
@@ -97,6 +101,8 @@ class FlanJaxLM(LM):
         self._about = {
             "checkpoint": checkpoint,
             "checkpoint_digest": manifest.digest(),
+            "step": step,  # all steps of a run have its manifest
+            "weights": adapters.weights(checkpoint, step),
             "tuning": manifest.tuning,
             "joint": self._joint,
         }

@@ -96,7 +96,7 @@ def _told(run: Run, dataset: str) -> dict[str, str]:
     figures, settings = run.figures(dataset) or {}, run.results.get("settings") or {}
     found: dict[str, Any] = dict(limits(run, dataset))
     if run.is_log:
-        found[VERSION], found[COMPUTATION] = figures.get("task_version"), run.results.get("dtype")
+        found[VERSION], found[COMPUTATION] = figures.get("task_version"), figures.get("dtype")
     elif isinstance(computation := settings.get("computation"), Mapping):
         model = run.results.get("model")  # which earlier results do not say
         found[COMPUTATION] = computation.get("dtype") or (model.get("dtype") if isinstance(model, Mapping) else _OWN)

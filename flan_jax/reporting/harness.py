@@ -26,7 +26,8 @@ from flan_jax.reporting import log_samples, sound
 from flan_jax.reporting.log_samples import is_share
 from flan_jax.reporting.runs import Run
 
-CLUSTER = "lm-evaluation-harness"  # the cluster of tasks that are none of our datasets
+PROGRAM = "lm-evaluation-harness"
+CLUSTER = PROGRAM  # the cluster of tasks that are none of our datasets
 _MEANS = ("acc", "acc_norm", "exact_match", "em")  # metrics that are nothing but means over samples
 
 
@@ -54,13 +55,16 @@ def load(name: str, folder: str | AnyPath) -> Run:
         raise FlanError(f"{folder} holds logs of {len(folders)} models: name one folder each ({some}).")
     found: dict[str, Any] = {}  # figures and predictions of each task, or why it has none
     newest: dict[str, Any] = {}
-    found_in: dict[str, AnyPath] = {}  # the model and its arguments: of ours, the harness has no other name
+    versions: dict[str, None] = {}
+    found_in: dict[str, dict[str, AnyPath]] = {}  # what says of which model it is, as far as a log says it
     for path in files:
         try:
             whole = newest = _results(path)
-            found_in[_model_of(whole)] = path
-            if len(found_in) > 1:
-                some = " and ".join(f"{one.name} of {model}" for model, one in found_in.items())
+            versions[str(whole.get("lm_eval_version") or "of an unknown version")] = None
+            for key, value in _model_of(whole).items():
+                found_in.setdefault(key, {})[value] = path
+            if several := next((models for models in found_in.values() if len(models) > 1), None):
+                some = " and ".join(f"{one.name} of {model}" for model, one in several.items())
                 raise FlanError(f"{folder} holds logs of different runs, {some}: give each --output_path to one.")
             for task, results in whole["results"].items():
                 samples = path.parent / f"samples_{task}_{path.stem.removeprefix('results_')}.jsonl"
@@ -82,14 +86,13 @@ def load(name: str, folder: str | AnyPath) -> Run:
     if not datasets:
         why = next(iter(skipped.values()), "no samples in the harness's log: run it with --log_samples")
         raise FlanError(f"{folder} holds nothing that can be compared: {why}.")
-    version = newest.get("lm_eval_version", "of an unknown version")
     results = {
         "checkpoint": str(newest.get("model_name") or newest["config"].get("model", "a model")),
-        "harness": f"lm-evaluation-harness {version}",
+        "harness": PROGRAM,
+        "harness_version": " and ".join(versions),
         "tuning": {"status": "nobody says what it was tuned on", "datasets": [], "clusters": []},
         **(_ours(newest) or {}),
         "identity": _identity(newest),
-        "dtype": _dtype(newest),
         "datasets": datasets,
         "clusters": {},
         "skipped": [{"dataset": task, "reason": why} for task, why in skipped.items()],
@@ -115,28 +118,33 @@ def _names_of(tasks: Iterable[str]) -> dict[str, str]:
     return names
 
 
-def _model_of(whole: Mapping[str, Any]) -> str:
-    """Which model it was, with its arguments."""
+def _model_of(whole: Mapping[str, Any]) -> dict[str, str]:
+    """Which model it was: with its arguments, and of ours its step and weights, which earlier logs do not say."""
     config = whole["config"]
     ours = config.get("flan_jax")
+    ours = ours if isinstance(ours, dict) else {}
     about = [config.get("model"), config.get("model_args"), config.get("model_sha"), whole.get("model_name")]
-    about += [ours.get("checkpoint_digest") if isinstance(ours, dict) else None]
-    return " ".join(str(one) for one in about if one)
+    about += [ours.get("checkpoint_digest")]
+    found = {"model": " ".join(str(one) for one in about if one)}
+    return found | {key: f"{key} {ours[key]}" for key in ("step", "weights") if ours.get(key) is not None}
 
 
 def _identity(whole: Mapping[str, Any]) -> str:
     """What says that two logs are of one model; empty if a log says too little.
 
-    Of ours it is the digest of the checkpoint, wherever it lies, and all other arguments that make it another model.
+    Of ours it is the digest of its weights, wherever they lie, and all other arguments that make it another model.
     """
     config = whole["config"]
     if not (given := config.get("model_args")):
         return ""
-    digest = config["flan_jax"].get("checkpoint_digest") if _ours(whole) else None
-    if not digest:
-        return _model_of(whole)
+    if not _ours(whole):
+        return _model_of(whole)["model"]
+    about = config["flan_jax"]
+    if not about.get("weights"):  # steps of one run have one manifest
+        return ""
     args = given if isinstance(given, dict) else dict(one.partition("=")[::2] for one in str(given).split(","))
-    return " ".join([str(digest), *sorted(f"{k}={v}" for k, v in args.items() if k not in _NO_MODEL)])
+    of_model = [str(about.get("checkpoint_digest")), str(about["weights"])]
+    return " ".join([*of_model, *sorted(f"{k}={v}" for k, v in args.items() if k not in _NO_MODEL)])
 
 
 def _dtype(whole: Mapping[str, Any]) -> str | None:
@@ -146,7 +154,7 @@ def _dtype(whole: Mapping[str, Any]) -> str | None:
 
 
 # Arguments of our engine that say where its model lies and how it is computed.
-_NO_MODEL = ("checkpoint", "batch_size", "max_batch_size", "device")
+_NO_MODEL = ("checkpoint", "step", "batch_size", "max_batch_size", "device")
 
 
 def _ours(whole: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -155,8 +163,9 @@ def _ours(whole: Mapping[str, Any]) -> dict[str, Any] | None:
     tuning = about.get("tuning") if isinstance(about, dict) and whole["config"].get("model") == "flan_jax" else None
     if not isinstance(tuning, dict) or sound.problem_of_tuning(tuning, any_cluster=True):
         return None
+    step = f" step {about['step']}" if about.get("step") is not None else ""  # earlier logs do not say it
     return {
-        "checkpoint": as_unicode(str(about.get("checkpoint"))),
+        "checkpoint": as_unicode(f"{about.get('checkpoint')}{step}"),
         "model_digest": as_unicode(str(about.get("checkpoint_digest"))),
         "joint": as_unicode(str(about.get("joint"))),
         "tuning": tuning,
@@ -210,10 +219,11 @@ def _task(
             f"{path} has document {document[0]} {document[1]} times: several logs in one, or several filters of an "
             "earlier harness; run the harness again, or keep one line a document."
         )
-    counted = (whole.get("n-samples") or {}).get(task)
-    wanted = counted.get("effective") if isinstance(counted, dict) else None
-    if isinstance(wanted, int) and wanted != len(samples):
-        raise FlanError(f"{path} has {len(samples)} of the {wanted} samples of {task}: copy it anew, or run it again.")
+    counted = (whole.get("n-samples") or {}).get(task)  # which early harnesses do not write
+    wanted = counted.get("effective") if isinstance(counted, dict) else counted
+    if counted is not None and log_samples.count_of(wanted) != len(samples):
+        said = json.dumps(wanted, default=str)[:40]
+        raise FlanError(f"{path} has {len(samples)} of the {said} samples of {task}: copy it anew, or run it again.")
     shown = {key.split(",")[0]: value for key, value in results.items() if key.endswith(f",{used}")}
     for key in _MEANS:
         values = [sample.get(key) for sample in samples]
@@ -234,7 +244,7 @@ def _task(
         found = [log_samples.scored(sample, value) for sample, value in zip(samples, values, strict=True)]
     config = whole["configs"].get(task)
     config = config if isinstance(config, dict) else {}
-    shots = _shots(task, whole)
+    shots = _shots(task, whole, path)
     if shots:
         found = [
             line | {"shown": log_samples.shown(sample, config, whole)}
@@ -244,8 +254,8 @@ def _task(
     _check(task, key, mean, shown.get(key), path)
     dataset = dataset_of(task)
     cluster = next((d.cluster for d in catalog.datasets() if d.name == dataset), CLUSTER)
-    task_version = whole["versions"].get(task)
-    version = f"lm-evaluation-harness {whole.get('lm_eval_version', '')}, task version {task_version}"
+    task_version = _version(whole["versions"].get(task))
+    version = f"{PROGRAM}, task version {task_version or 'not recorded'}"
     error = shown.get(f"{key}_stderr")
     asked = config.get("doc_to_text")
     ours = _ours(whole)
@@ -260,7 +270,8 @@ def _task(
         "lower_is_better": _is_lower_better(whole, task, key),
         "options_read": metric == "accuracy" or not any(log_samples.has_options(sample) for sample in samples),
         "headline_metric": {"name": metric, "key": metric, "version": f"{version}, filter {used}"},
-        "task_version": None if task_version is None else str(task_version),
+        "task_version": task_version,
+        "dtype": _dtype(whole),
         "examples": len(samples),
         "data": {TEST: {"records": len(samples), "digest": content.digest(sorted(s["doc_hash"] for s in samples))}},
         "mean": mean,
@@ -280,6 +291,12 @@ def _task(
     return figures, found
 
 
+def _version(said: Any) -> str | None:
+    """A task's version: a whole number is the same with and without ".0"."""
+    count = log_samples.count_of(said)
+    return f"{count}.0" if count is not None else None if said is None else str(said)
+
+
 def _is_lower_better(whole: Mapping[str, Any], task: str, metric: str) -> bool:
     """Whether the harness says so of a metric, as of an error rate."""
     of_task = (whole.get("higher_is_better") or {}).get(task)
@@ -292,15 +309,36 @@ def _check(task: str, metric: str, mean: float, shown: Any, path: AnyPath) -> No
         raise FlanError(f"{path} gives {metric} {mean:.4f} for {task}, and its results {shown}: they do not belong.")
 
 
-def _shots(task: str, whole: Mapping[str, Any]) -> int | None:
-    """The number of exemplars of a task, wherever the harness's version writes it; None if it does not."""
+def _shots(task: str, whole: Mapping[str, Any], path: AnyPath) -> int | None:
+    """The number of exemplars of a task, wherever the harness's version writes it; None if it does not.
+
+    The command line's own number counts only where nothing is said of the task, because a task may fix 0. If the
+    harness adds no exemplars, the prompt may have those that the task's author wrote into it: its metadata say so.
+
+    Raises:
+      FlanError: what is said is no number, or two numbers differ.
+    """
     of_task = whole["configs"].get(task)
-    said = (
-        whole["n-shot"].get(task),
-        of_task.get("num_fewshot") if isinstance(of_task, dict) else None,
-        whole["config"].get("num_fewshot"),
-    )
-    return next((n for n in said if isinstance(n, int) and not isinstance(n, bool) and n >= 0), None)
+    of_task = of_task if isinstance(of_task, dict) else {}
+    said = {"n-shot": whole["n-shot"].get(task), "configs": of_task.get("num_fewshot")}
+    if all(value is None for value in said.values()):
+        said = {"config": whole["config"].get("num_fewshot")}
+    counts = set()
+    for where, value in said.items():
+        if value is not None and (count := log_samples.count_of(value)) is None:
+            shown = json.dumps(value, default=str)[:40]
+            raise FlanError(f"the results beside {path} say {where} {shown} of {task}, no number: run it again.")
+        counts |= {count} if value is not None else set()
+    metadata = of_task.get("metadata")
+    written = metadata.get("num_fewshot") if isinstance(metadata, dict) else None
+    in_prompt = log_samples.count_of(written)
+    added = counts - {0}
+    if len(counts) > 1 and counts != {0, in_prompt}:
+        listed = " and ".join(f"{where} {value}" for where, value in said.items())
+        raise FlanError(f"the results beside {path} say two numbers of exemplars of {task}, {listed}: run it again.")
+    if added or in_prompt:
+        return added.pop() if added else in_prompt
+    return 0 if counts and (written is None or in_prompt == 0) else None
 
 
 def _label(shots: int | None) -> str:

@@ -54,6 +54,15 @@ def is_share(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
 
 
+def count_of(value: Any) -> int | None:
+    """A whole number from 0 as a log may write it: 5, 5.0 or "5"; None of anything else."""
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}(\.0+)?", value):
+        return int(value.partition(".")[0])
+    if isinstance(value, bool) or not isinstance(value, int | float) or not (0 <= value < 1e9 and value == int(value)):
+        return None
+    return int(value)
+
+
 def is_mean(metric: str, samples: Sequence[Sample], shown: Mapping[str, Any]) -> bool:
     """Whether a metric has a share for each example, whose mean the harness reports."""
     values: list[Any] = [sample.get(metric) for sample in samples]
@@ -104,8 +113,8 @@ def _are_without_context(arguments: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def _text(value: Any) -> str:
-    """An argument as text; a chat's messages are a list."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    """An argument as text; a chat's messages are a list, and settings of a generation names and values in any order."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
 
 
 def _is_number(text: Any) -> bool:

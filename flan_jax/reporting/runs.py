@@ -56,7 +56,8 @@ class Run:
     def title(self) -> str:
         """The name with the kind of its prompts: "tuned · few-shot (5)", "untuned · zero-shot · gpt3"."""
         if self.is_log:
-            return f"{self.name} · {self.results['harness']}"
+            versions = dict.fromkeys(str(one.results.get("harness_version", "")) for one in self.members or (self,))
+            return f"{self.name} · {self.results['harness']} {' and '.join(versions)}".rstrip()
         rest = dataclasses.replace(self.style, shots=0, shared=False).name
         parts = [self.name, labels.shots(self.style), *([rest] if rest != styles.INSTRUCTIONS else [])]
         return " · ".join([*parts, *([f"{len(self.members)} runs"] if self.members else [])])

@@ -5,6 +5,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -14,6 +15,7 @@ pytest.importorskip("accelerate")
 
 from lm_eval.api.instance import Instance
 
+from flan_jax.checkpoint import arrays, saving
 from flan_jax.errors import FlanError
 from flan_jax.lm_eval import __main__ as cli
 from flan_jax.lm_eval.model import FlanJaxLM
@@ -332,6 +334,19 @@ def test_the_command_line(checkpoint, tasks, tmp_path, monkeypatch):
     cli.main([*arguments, *paths, "--limit", "3"])
     (path,) = (tmp_path / "out").rglob("results*.json")
     assert "acc,none" in json.loads(path.read_text())["results"]["flan_jax_choices"]
+
+
+def test_a_log_says_step_and_weights(checkpoint, ours, tmp_path):
+    """All steps of a run have one manifest, so that its digest does not say of which one a log is."""
+    about = ours.get_model_info()["flan_jax"]
+    folder = shutil.copytree(checkpoint, tmp_path / "run")
+    with saving.Saver(folder, keep=2) as saver:
+        saver.save(5, jax.tree.map(lambda x: x + 1, arrays.load_model(checkpoint)[1]))
+    models = [FlanJaxLM(checkpoint=str(folder), step=step, max_length=MAX_LENGTH) for step in (0, None)]
+    first, last = (model.get_model_info()["flan_jax"] for model in models)
+    assert first["step"] == 0 and first["weights"] == about["weights"]
+    assert last["step"] == 5 and last["weights"] not in (None, first["weights"])
+    assert last["checkpoint_digest"] == first["checkpoint_digest"] == about["checkpoint_digest"]
 
 
 def test_a_checkpoint_that_is_not_there_ends_the_command_line(tasks, tmp_path, monkeypatch, capsys):

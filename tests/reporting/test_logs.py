@@ -1,5 +1,7 @@
 """Logs of lm-evaluation-harness side by side, beside runs of ours, and in groups: what may be compared and averaged."""
 
+import json
+
 import pytest
 from written_logs import of_ours, write_log
 
@@ -127,7 +129,143 @@ def test_marks_and_cases_are_no_other_answers():
     assert yes == same and mark.right == {"?"}
 
 
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [("-1", "1"), ("C", "C++"), ("50", "50%"), ("$5", "5"), ("a.", "a;"), ("us", "US"), ("#1", "1"), (".5", "5")],
+)
+def test_signs_and_marks_make_other_answers(log, a, b):
+    """All punctuation was taken away, so flipped answers were compared and averaged."""
+
+    def worded(line):
+        for one, word in zip(line["arguments"].values(), (a, b), strict=True):
+            one["arg_1"] = f" {word}"
+        return line
+
+    first = log("a", change=worded)
+    other = log("b", seed=2, args="y", change=lambda line: _flipped(worded(line)))
+    same = log("c", seed=3, args="z", change=worded)
+    flipped, alike = reporting.gather([first, other, same]).comparisons
+    assert "other right answers: on 60 of 60 records" in flipped.apart["rte"] and list(alike.datasets) == ["rte"]
+
+
+def _target(target):
+    return gold.of_line({"prediction": "x", "target": target})
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "said"),
+    [
+        ("-5", "5", "-5 and 5"),
+        ("5%", "5", "5% and 5"),
+        ("Fox.", ' "fox"', ""),
+        ("'Yes.'", "yes", ""),
+        ('["Sinclair Lewis", "Harry"]', '["harry", "Sinclair Lewis"]', ""),
+        ("['a', 'b']", "['b', 'a']", ""),
+        ('["a", "b"]', '["a", "b", "c"]', "a, b and a, b, c"),
+        ('["a"]', "a", ""),
+        ('"a" or "b"', '"c"', '"a" or "b" and c'),
+        ("[unclosed", "[not, a list]", "[unclosed and [not, a list]"),
+    ],
+)
+def test_right_answers_of_generated_text(one, other, said):
+    found = gold.apart([(_target(one), _target(other))])
+    assert found == (f"other right answers: on 1 of 1 records, such as {said}" if said else "")
+
+
+def test_several_right_options_are_all_compared():
+    """A log with a list of places: one in common was enough."""
+    both, one, same = (
+        gold.of_line({"scored": [" yes", " no"], "target": target}) for target in ("[0, 1]", "[1]", "[1, 0]")
+    )
+    assert gold.apart([(both, one)]).endswith("such as no, yes and no") and not gold.apart([(both, same)])
+
+
+def _edit(folder, change):
+    path = next(folder.glob("results_*"))
+    whole = json.loads(path.read_text())
+    change(whole)
+    path.write_text(json.dumps(whole))
+
+
+# ----------------------------------------------------------------------------------------------- counts in the results
+
+
+def _with_shots(folder, said, of_task, metadata, of_command_line):
+    """The label of a log whose results say so many exemplars."""
+    write_log(folder)
+
+    def change(whole):
+        whole["n-shot"]["rte"] = said
+        whole["configs"]["rte"] |= {"num_fewshot": of_task, "metadata": metadata}
+        whole["config"]["num_fewshot"] = of_command_line
+
+    _edit(folder, change)
+    return reporting.load_run("a", folder).figures("rte")["label"].partition(",")[0]
+
+
+@pytest.mark.parametrize(
+    ("said", "of_task", "metadata", "of_command_line", "label"),
+    [
+        (0, 0, {"version": 1.0}, None, "zero-shot"),
+        (0, 0, {"num_fewshot": 2}, None, "few-shot (2)"),  # written into the prompt by the task's author
+        (0, 0, {"num_fewshot": "2"}, 0, "few-shot (2)"),
+        (2, 0, {"num_fewshot": 2}, None, "few-shot (2)"),  # as harnesses of 2024 write it
+        (0, 0, {"num_fewshot": 0}, 5, "zero-shot"),  # a task's fixed 0 wins over the command line
+        (0, 0, {"num_fewshot": "some"}, None, "exemplars unknown"),
+        (5, 5, {"num_fewshot": 0}, 5, "few-shot (5)"),
+        (3, 3, {"num_fewshot": 5}, 3, "few-shot (3)"),  # the command line wins over the author's usual number
+        (5.0, None, None, None, "few-shot (5)"),
+        ("5", 5, None, None, "few-shot (5)"),
+        (None, None, None, 5, "few-shot (5)"),
+        (None, None, None, 0, "zero-shot"),
+        (None, None, {"num_fewshot": 3}, 0, "few-shot (3)"),
+        (None, None, None, None, "exemplars unknown"),
+        (None, None, {"num_fewshot": 0}, None, "exemplars unknown"),
+    ],
+)
+def test_exemplars_are_counted_wherever_they_are_said(tmp_path, said, of_task, metadata, of_command_line, label):
+    """Two exemplars in every prompt were labelled zero-shot."""
+    assert _with_shots(tmp_path / "a", said, of_task, metadata, of_command_line) == label
+
+
+@pytest.mark.parametrize(
+    ("said", "of_task", "metadata", "why"),
+    [
+        (0, 5, None, "say two numbers of exemplars of rte, n-shot 0 and configs 5"),
+        (5.0, 0, {"num_fewshot": 2}, "say two numbers of exemplars of rte, n-shot 5.0 and configs 0"),
+        (5, 3, None, "say two numbers of exemplars of rte, n-shot 5 and configs 3"),
+        ("some", 0, None, 'say n-shot "some" of rte, no number'),
+        (-1, 0, None, "say n-shot -1 of rte, no number"),
+        (True, 0, None, "say n-shot true of rte, no number"),
+        (0, [5], None, r"say configs \[5\] of rte, no number"),
+    ],
+)
+def test_two_numbers_of_exemplars_are_refused(tmp_path, said, of_task, metadata, why):
+    with pytest.raises(FlanError, match=f"the results beside .* {why}: run it again"):
+        _with_shots(tmp_path / "a", said, of_task, metadata, None)
+
+
+@pytest.mark.parametrize(
+    ("effective", "is_whole"),
+    [(60, True), (60.0, True), ("60", True), (120, False), (120.0, False), ("120", False), ("all", False)],
+)
+def test_samples_that_are_cut_off_are_refused(tmp_path, effective, is_whole):
+    """A number that was no integer was passed over."""
+    folder = write_log(tmp_path / "a")
+    _edit(folder, lambda whole: whole.update({"n-samples": {"rte": {"original": 120, "effective": effective}}}))
+    if is_whole:
+        assert reporting.load_run("a", folder).figures("rte")["examples"] == 60
+    else:
+        with pytest.raises(FlanError, match=f"has 60 of the .*{effective}.* samples of rte: copy it anew"):
+            reporting.load_run("a", folder)
+
+
 # ----------------------------------------------------------------------------------------------------- how it was asked
+
+
+@pytest.mark.parametrize(("a", "b"), [(1, 1.0), ("1", 1.0), ("1.0", 1), ("Yaml", "Yaml")])
+def test_one_task_version_is_written_in_several_ways(log, a, b):
+    assert "task version" not in _said(log("a", version=a), log("b", seed=2, args="pretrained=y", version=b))
 
 
 def test_task_versions_are_said(log):
@@ -156,6 +294,20 @@ def test_a_dtype_that_both_say_is_said(log):
     ]
     assert "b beside a: rte computed in bfloat16 and float32" in _said(*runs[:2])
     assert "computed in" not in _said(*runs[1:]) and "computed in" not in _said(runs[0], log("d", args="d"))
+
+
+def test_each_task_has_the_dtype_of_its_own_log(tmp_path):
+    """That of the newest log in the folder was said of all tasks."""
+
+    def of_two(name, seed, *dtypes):
+        for task, dtype in zip(("rte", "boolq"), dtypes, strict=True):
+            log = write_log(tmp_path / name / task, (task,), args=name, seed=seed, config={"model_dtype": dtype})
+            for path in log.iterdir():
+                path.rename(tmp_path / name / path.name.replace("01T00", "02T00" if task == "boolq" else "01T00"))
+        return reporting.load_run(name, tmp_path / name)
+
+    runs = of_two("a", 1, "torch.bfloat16", "torch.float32"), of_two("b", 2, "torch.float32", "torch.float32")
+    assert "b beside a: rte computed in bfloat16 and float32" in _said(*runs)
 
 
 # -------------------------------------------------------------------------------------------------------------- groups
@@ -219,18 +371,76 @@ def test_copies_of_a_log_are_no_group(log, tasks, noise, args):
 
 
 def test_one_checkpoint_of_ours_twice_is_no_group(log):
-    """The digest says so, wherever the folder lies and whatever its scores are."""
+    """Its weights say so, wherever the folder lies and whatever its scores are."""
     made = {
-        "a": of_ours("runs/x", "d1"),
-        "b": of_ours("copies/x", "d1"),
-        "c": of_ours("runs/y", "d2"),
-        "d": ("checkpoint=runs/x,step=5", of_ours("runs/x", "d1")[1]),
+        "a": of_ours("runs/x", "d1", step=4, weights="w4"),
+        "b": ("checkpoint=copies/x,step=4", of_ours("copies/x", "d1", step=4, weights="w4")[1]),
+        "c": of_ours("runs/x", "d1", step=2, weights="w2"),
+        "d": ("checkpoint=runs/x,max_length=99", of_ours("runs/x", "d1", step=4, weights="w4")[1]),
     }
     runs = [log(name, seed=n, args=args, config=config) for n, (name, (args, config)) in enumerate(made.items())]
     with pytest.raises(FlanError, match="a and b, which are the same model, asked the same"):
         reporting.grouped(runs, {"g": ["a", "b"]})
     for other in "cd":
         assert reporting.groups.as_one("g", [runs[0], runs["abcd".index(other)]]).datasets
+
+
+def test_two_steps_in_earlier_logs_are_a_group(log):
+    """All steps of a run have one manifest; without weights only the answers say whether two logs are one model."""
+    args, config = of_ours("runs/x", "d1")
+    first, other, copy = (log(f"{n}", seed=seed, args=args, config=config) for n, seed in enumerate((1, 2, 1)))
+    assert reporting.grouped([first, other], {"g": ["0", "1"]})[0].datasets
+    with pytest.raises(FlanError, match="0 and 2, which are the same model"):
+        reporting.grouped([first, copy], {"g": ["0", "2"]})
+
+
+@pytest.mark.parametrize(
+    ("later", "why"),
+    [
+        ({"step": 4, "weights": "w4"}, "of step 2 and results_2026-01-02.* of step 4: give each"),
+        ({"step": 2, "weights": "w9"}, "of weights w2 and results_2026-01-02.* of weights w9: give each"),
+        ({"step": 2, "weights": "w2"}, None),
+        ({}, None),  # an earlier version
+    ],
+)
+def test_steps_of_a_run_in_one_folder_are_different_runs(tmp_path, later, why):
+    """Of one task by step 2 and another by step 4, a report had one run."""
+    args, first = of_ours("runs/x", "d1", step=2, weights="w2")
+    folder = write_log(tmp_path / "a", args=args, config=first)
+    more = write_log(tmp_path / "b", ("boolq",), args=args, config=of_ours("runs/x", "d1", **later)[1])
+    _edit(more, lambda whole: whole.update(lm_eval_version="0.4.10"))
+    for path in more.iterdir():
+        path.rename(folder / path.name.replace("01T00", "02T00"))
+    if why:
+        with pytest.raises(FlanError, match=f"holds logs of different runs, .*{why}"):
+            reporting.load_run("a", folder)
+    else:
+        run = reporting.load_run("a", folder)
+        assert set(run.datasets) == {"rte", "bool_q"} and run.title == "a · lm-evaluation-harness 0.4.9 and 0.4.10"
+
+
+def test_harnesses_of_two_versions_are_one_program(tmp_path):
+    """The mean of one task in 0.4.8 and 0.4.9 was neither compared nor averaged."""
+
+    def generated(name):
+        settings = {"until": ["x"], "do_sample": False}
+        settings = settings if name == "a" else dict(reversed(settings.items()))
+
+        def change(line):
+            line["arguments"] = {"gen_args_0": {"arg_0": f"Say {line['doc_id']}", "arg_1": settings}}
+            return line | {"filtered_resps": [f"{name} {line['doc_id']}"]}
+
+        return change
+
+    for seed, (name, version) in enumerate((("a", 1.0), ("b", 1))):
+        how = {"seed": seed, "args": name, "metric": "exact_match", "version": version}
+        write_log(tmp_path / name, change=generated(name), **how)
+    _edit(tmp_path / "b", lambda whole: whole.update(lm_eval_version="0.4.8"))
+    runs = [reporting.load_run(name, tmp_path / name) for name in "ab"]
+    assert runs[1].title == "b · lm-evaluation-harness 0.4.8"
+    assert list(reporting.gather(runs).comparisons[0].datasets) == ["rte"] and "in other words" not in _said(*runs)
+    (group,) = reporting.grouped(runs, {"g": ["a", "b"]})
+    assert group.datasets and group.title == "g · lm-evaluation-harness 0.4.9 and 0.4.8"
 
 
 def test_models_of_their_own_may_have_the_same_figures(log):
