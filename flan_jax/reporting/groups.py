@@ -228,7 +228,8 @@ def _without_dev(figures: Mapping[str, Any]) -> dict[str, Any]:
 
 def _ways_averaged(each: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The figures of the ways to score that all runs have, and the way whose mean is best on dev."""
-    names = [name for name in each[0] if name.startswith("mean_") and all(name in figures for figures in each)]
+    there = [{name for name, value in figures.items() if value is not None} for figures in each]
+    names = [name for name in each[0] if name.startswith("mean_") and all(name in of for of in there)]
     found: dict[str, Any] = {name: float(np.mean([figures[name] for figures in each])) for name in names}
     on_dev = [figures.get("dev_ways") for figures in each]
     if names and all(on_dev):
