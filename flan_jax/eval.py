@@ -151,7 +151,11 @@ def evaluate(
         if not finished:
             raise failed[0]
         if distributed.is_primary():
-            together = {name: names for name, names in groups.items() if len(names) > 1}
+            together = {
+                name: names
+                for name, names in groups.items()
+                if len(names) > 1 and reporting.have_spread([run for run in finished if run.name in names])
+            }
             console = Console(width=200, markup=False, emoji=False, highlight=False)
             paths = reporting.write([*baseline, *finished], output_dir, contamination, together, console.print)
             for failure in failed:

@@ -279,9 +279,29 @@ def _ranked_figures(
         **{f"mean_{name}": float(np.mean([t[name] for t in templates])) for name in names if name != "sum"},
         "dev_ways": dev or None,
         "best_dev_way": max(dev, key=lambda name: dev[name]) if dev else None,
-        "random": _random(record, rows),
-        "majority": _best_constant(record, rows),
+        **baselines(record, rows),
     }
+
+
+def baselines(record: catalog.Dataset, predictions: Sequence[Prediction]) -> dict[str, float]:
+    """What needs no model where options are ranked: {"random", "majority"}, 0 to 1.
+
+    Args:
+      record: the dataset.
+      predictions: the predictions of one template.
+    """
+    return {"random": _random(record, predictions), "majority": _best_constant(record, predictions)}
+
+
+def answer_shares(record: catalog.Dataset, predictions: Sequence[Prediction]) -> dict[str, float]:
+    """Macro F1 and the share of the most frequent answer where options are ranked, in percent.
+
+    Args:
+      record: the dataset.
+      predictions: the predictions of one template.
+    """
+    metric = metrics.metric("answer_shares")
+    return metric(*_compared(record, metric, predictions, _chosen(record, predictions)))
 
 
 def _example_values(record: catalog.Dataset, rows: Sequence[Prediction], chosen: Sequence[int]) -> list[float]:

@@ -157,7 +157,7 @@ def columns(
     for heading, parts in groups:
         for style in styles:
             group = [heading] * bool(heading) + [style] * (len(styles) > 1)
-            drawn = seeds if text_styles.parse(style).draws else seeds[:1]
+            drawn = seeds if _draws(text_styles.parse(style), parts) else seeds[:1]
             for seed in drawn:
                 own = " ".join([*group, *([f"seed {seed}"] if len(drawn) > 1 else [])])
                 folder = user_path(output_dir) / own.replace(" ", "_") if own else user_path(output_dir)
@@ -165,6 +165,12 @@ def columns(
                 together = " ".join([run_name, *group]) if len(drawn) > 1 else ""
                 runs.append(Run(name, folder, dataclasses.replace(settings, style=style, seed=seed), parts, together))
     return runs
+
+
+def _draws(style: text_styles.TextStyle, parts: Sequence[Part]) -> bool:
+    """Whether a seed decides part of a prompt: of generated text, there are no options to shuffle."""
+    has_options = any(record.kind == catalog.CLASSIFICATION for part in parts for record in part.datasets)
+    return bool(style.shots) or (style.draws and has_options)
 
 
 def of_step(run: Run, step: int) -> Run:
@@ -286,7 +292,7 @@ def _joined(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "tunings": {part["checkpoint"]: part["tuning"] for part in parts},
         "settings": parts[0]["settings"],
         "joint": joints.pop() if len(joints) == 1 else "what each was tuned with",
-        "weights": [part["weights"] for part in parts],
+        "weights": {name: part["weights"] for part in parts for name in part["datasets"]},
         "made": parts[-1]["made"],
         "provenance": parts[-1]["provenance"],
         "datasets": datasets,

@@ -1,10 +1,10 @@
 """The report of one or more evaluations: Markdown, JSON, and one HTML page with plots that needs no other file.
 
 `runs` reads finished evaluations, and `harness` those of lm-evaluation-harness. `values` and `evidence` take from the
-predictions what results do not hold, and `pairing` pairs them. `sound` and `agreement` refuse what cannot be; `asked`,
-`gold` and `copies` say what may be compared or averaged. `statistics` and `comparisons` compute. `tables`, `details`,
-`notes`, `plots` and `page` show. If there are several runs, the others are compared with the first one, and the worst
-examples are those of the last one.
+predictions what results do not hold, and `pairing` pairs them. `kinds`, `sound` and `agreement` refuse what cannot be;
+`asked`, `gold` and `copies` say what may be compared or averaged. `statistics` and `comparisons` compute. `tables`,
+`details`, `notes`, `plots` and `page` show. If there are several runs, the others are compared with the first one, and
+the worst examples are those of the last one.
 """
 
 from __future__ import annotations
@@ -32,14 +32,15 @@ from flan_jax.reporting.details import (
     templates_table,
 )
 from flan_jax.reporting.evidence import Evidence, gather
-from flan_jax.reporting.groups import grouped
+from flan_jax.reporting.groups import grouped, have_spread
 from flan_jax.reporting.notes import notes, of_comparison, of_unusable, skipped
 from flan_jax.reporting.page import page
 from flan_jax.reporting.runs import Run, common
 from flan_jax.reporting.statistics import quartiles
 from flan_jax.reporting.tables import answers, in_markdown, metrics_table, results_table
 
-__all__ = ["Run", "gather", "grouped", "in_terminal", "load_run", "markdown", "page", "skipped", "to_dict", "write"]
+__all__ = ["Run", "gather", "grouped", "have_spread", "in_terminal", "load_run", "markdown", "page", "skipped"]
+__all__ += ["to_dict", "write"]
 
 
 def load_run(name: str, folder: str | AnyPath) -> Run:

@@ -17,6 +17,7 @@ from flan_jax.reporting.runs import Run
 
 PROTOCOL, COMPUTATION, VERSION = "protocol", "computation", "version"
 SHOTS, ORDER, POOL = "shots", "order", "pool"
+ENGINE, PROGRAM = "engine", "program"
 # How what differs is said of datasets, and what a difference between the runs is of besides the model.
 _WORDS = {
     "max_input_tokens": ("asked with max_input_tokens {}", "limit"),
@@ -26,10 +27,13 @@ _WORDS = {
     SHOTS: ("asked with exemplars of the seeds {}", "exemplars"),
     ORDER: ("asked with options in the order of the seeds {}", "the order of the options"),
     COMPUTATION: ("computed in {}", "computation"),
+    ENGINE: ("computed by {}", "engine"),
     VERSION: ("asked by the task versions {}", "the task's version"),
+    PROGRAM: ("asked by {}", "the program's version"),
 }
 SEEDS = (SHOTS, ORDER)  # what a group may be over, besides models
-SAID = (*SEEDS, COMPUTATION, VERSION)  # what does not keep runs from being averaged; all but seeds is said
+# What does not keep runs from being averaged; all but seeds is said.
+SAID = (*SEEDS, COMPUTATION, ENGINE, VERSION, PROGRAM)
 _OF_TODAY = "today's"
 _OWN, _FULL = "the model's own dtype", "float32"  # which are the same, unless a manifest says otherwise
 
@@ -97,9 +101,14 @@ def _told(run: Run, dataset: str) -> dict[str, str]:
     found: dict[str, Any] = dict(limits(run, dataset))
     if run.is_log:
         found[VERSION], found[COMPUTATION] = figures.get("task_version"), figures.get("dtype")
+        found[PROGRAM] = run.results["harness"]
     elif isinstance(computation := settings.get("computation"), Mapping):
         model = run.results.get("model")  # which earlier results do not say
         found[COMPUTATION] = computation.get("dtype") or (model.get("dtype") if isinstance(model, Mapping) else _OWN)
+    engines = run.results.get("engines")  # which earlier results do not say
+    engine = "scorer" if figures.get("random") is not None else "generator"
+    if not run.is_log and isinstance(engines, Mapping) and engines.get(engine) is not None:
+        found[ENGINE] = f"{engine} {engines[engine]}"
     if digest := figures.get("protocol"):
         found[PROTOCOL] = _OF_TODAY if digest == _todays(run, dataset) else digest
     if run.style.shots and (figures.get("shots") or {}).get("mean") != 0:
@@ -107,6 +116,11 @@ def _told(run: Run, dataset: str) -> dict[str, str]:
     if run.style.shuffled_options and figures.get("random") is not None:
         found[ORDER] = settings.get("seed")
     return {key: str(value) for key, value in found.items() if value is not None}
+
+
+def drawn(run: Run, dataset: str) -> dict[str, str]:
+    """The seeds that draw something of how a run asked a dataset, by what they draw; empty if they draw nothing."""
+    return {key: seed for key, seed in _told(run, dataset).items() if key in SEEDS}
 
 
 def _protocol(run: Run, dataset: str) -> protocol.Protocol | None:

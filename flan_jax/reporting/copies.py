@@ -1,63 +1,147 @@
-"""Whether two runs are one model that was asked the same: copies have no spread over runs."""
+"""Where two runs are one model that was asked the same: copies have no spread over runs.
+
+It is decided for each dataset: a seed may draw exemplars for one and none for another, and of runs with a checkpoint
+for each cluster, two may share one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from flan_jax.content import numbered
+from flan_jax.reporting import asked
 from flan_jax.reporting.runs import Run, UnusableError, predictions
 
 ROUNDING = 1e-5  # by so much, relatively, one model's log-likelihoods may differ from one computation to the next
-FEWEST_TEXTS = 20  # models of their own may give the same few answers, and not so many different ones
+FEWEST_TEXTS = 20  # models of their own may give the same few wrong answers, and not so many different ones
+FEWEST_RECORDS = 20  # two seeds may draw the same for a few by chance
+# Where logs only name their model, its log-likelihoods may differ by so much, relatively and on average, as those of
+# another dtype do; and so many of its texts.
+FAR, MOST_OTHER_TEXTS = 0.05, 0.5
 
 Line = Mapping[str, Any]
+Pairs = list[tuple[Line, Line]]
 
 
-def are_one(a: Run, b: Run) -> bool:
-    """Whether two runs are one model that was asked the same.
+def same_on(a: Run, b: Run) -> list[str]:
+    """The datasets on which two runs are one model that was asked the same.
 
-    They are if they say that their weights are the same, or if a log says that of its model and arguments. Where
-    nothing is said, predictions count, over all examples that both were asked alike: the same log-likelihoods up to
-    rounding; or, without any, the same generated texts, if there are many different ones. The same figures show
-    nothing: models of their own may have them.
+    They are if they say that their weights are the same, or if a log says that of its model and arguments, and its
+    predictions do not contradict it. Where nothing is said, predictions count, over all examples that both were asked
+    alike: the same log-likelihoods up to rounding; or the same generated texts, if many different ones are wrong, since
+    models that are right agree. The same figures show nothing: models of their own may have them. What is shown on one
+    dataset holds for the others of the same checkpoints, unless they contradict it.
     """
     if a.is_log != b.is_log:
-        return False
-    weights = [run.results.get("weights") for run in (a, b)]
+        return []
+    parts: dict[tuple[str, str], dict[str, bool | frozenset[str]]] = {}
+    for name in (name for name in a.datasets if name in b.datasets):
+        parts.setdefault((_part(a, name), _part(b, name)), {})[name] = _compared(a, b, name)
+    found = []
+    for part in parts.values():
+        wrong = frozenset[str]().union(*(one for one in part.values() if not isinstance(one, bool)))
+        shown = True in part.values() or len(wrong) >= FEWEST_TEXTS
+        found += [name for name, one in part.items() if one is True or (shown and one is not False)]
+    return found
+
+
+def _part(run: Run, dataset: str) -> str:
+    """Which of a run's checkpoints a dataset was evaluated with; empty if there is one for all."""
+    return str((run.results.get("checkpoints") or {}).get(dataset, ""))
+
+
+def _compared(a: Run, b: Run, dataset: str) -> bool | frozenset[str]:
+    """Whether two runs are one on a dataset; if nothing shows it or contradicts it, their common wrong texts."""
+    weights = [_weights(run, dataset) for run in (a, b)]
     if not a.is_log and all(weights):
-        seeds = [(run.results.get("settings") or {}).get("seed") for run in (a, b)]
-        return weights[0] == weights[1] and (not a.style.draws or seeds[0] == seeds[1])
-    said = [run.results.get("identity") for run in (a, b)]
-    if a.is_log and said[0] and said[0] == said[1]:
-        return next(_asked_alike(a, b), None) is not None
-    return _answer_alike(a, b)
+        if not weights[0] & weights[1]:
+            return False
+        if len(weights[0] | weights[1]) == 1:
+            return _drew_alike(a, b, dataset)
+    pairs, otherwise = _asked_alike(a, b, dataset)
+    if otherwise and not pairs:
+        return False
+    if a.is_log and (said := a.results.get("identity")) and said == b.results.get("identity"):
+        by_content = all(run.results.get("model_digest") for run in (a, b))  # a name may be of other weights meanwhile
+        return bool(pairs) and (by_content or not _are_far(pairs))
+    if not a.is_log and weights[0] and weights[0] == weights[1] and not pairs:
+        return _drew_alike(a, b, dataset)
+    return _answer_alike(pairs)
 
 
-def _answer_alike(a: Run, b: Run) -> bool:
-    scored, texts, alike = False, set(), True
-    for one, other in _asked_alike(a, b):
+def _weights(run: Run, dataset: str) -> frozenset[str]:
+    """The digests of the weights that a dataset may have been evaluated with; empty if results do not say it.
+
+    Results of earlier versions with a checkpoint for each cluster list all, and do not say which is of what.
+    """
+    said = run.results.get("weights") or ()
+    if isinstance(said, Mapping):
+        said = said.get(dataset) or ()
+    return frozenset([said] if isinstance(said, str) else said)
+
+
+def _drew_alike(a: Run, b: Run, dataset: str) -> bool:
+    """Whether one model was asked the same: by the same seeds, or by others that drew nothing for the dataset."""
+    if asked.drawn(a, dataset) == asked.drawn(b, dataset):
+        return True
+    pairs, otherwise = _asked_alike(a, b, dataset)
+    records = {str(one.get("hash", one.get("id"))) for one, _ in pairs if "prompt" in one}
+    return not otherwise and len(records) >= FEWEST_RECORDS
+
+
+def _asked_alike(a: Run, b: Run, dataset: str) -> tuple[Pairs, bool]:
+    """The predictions on records that both have, with the templates by which all were asked in the same words.
+
+    Exemplars are among the words.
+
+    Returns:
+      (the predictions, whether other templates asked in other words).
+    """
+    ours, theirs = (_lines(run, dataset) for run in (a, b))
+    found: Pairs = []
+    otherwise = False
+    for template in ours.keys() & theirs.keys():
+        there = _by_record(theirs[template])
+        pairs = [(one, there[key]) for key, one in _by_record(ours[template]).items() if key in there]
+        if all(_words(one) == _words(other) for one, other in pairs):
+            found += pairs
+        else:
+            otherwise = True
+    return found, otherwise
+
+
+def _answer_alike(pairs: Pairs) -> bool | frozenset[str]:
+    scored, wrong = False, set()
+    for one, other in pairs:
         ours, theirs = _scores(one), _scores(other)
         if len(ours) != len(theirs) or not np.allclose(ours, theirs, rtol=ROUNDING, atol=ROUNDING):
             return False
+        if not ours and one.get("prediction") != other.get("prediction"):
+            return False
         scored = scored or bool(ours)
-        if not ours:
-            texts.add(one.get("prediction"))
-            alike = alike and one.get("prediction") == other.get("prediction")
-    return scored or (alike and len(texts) >= FEWEST_TEXTS)
+        if not ours and _is_wrong(one):
+            wrong.add(str(one.get("prediction")))
+    return scored or frozenset(wrong)
 
 
-def _asked_alike(a: Run, b: Run) -> Iterator[tuple[Line, Line]]:
-    """The predictions on records that both have, where all of them were asked in the same words, exemplars included."""
-    for dataset in a.datasets:
-        ours, theirs = (_lines(run, dataset) if dataset in run.datasets else {} for run in (a, b))
-        for template in ours.keys() & theirs.keys():
-            there = _by_record(theirs[template])
-            pairs = [(one, there[key]) for key, one in _by_record(ours[template]).items() if key in there]
-            if all(_words(one) == _words(other) for one, other in pairs):
-                yield from pairs
+def _is_wrong(line: Line) -> bool:
+    """Whether a generated text is not what any perfect model says."""
+    if str(line.get("prediction", "")).strip() in [str(one).strip() for one in line.get("references") or ()]:
+        return False
+    return bool(line.get("score", 0.0) < 1)
+
+
+def _are_far(pairs: Pairs) -> bool:
+    """Whether answers are too different for one model, however it was computed."""
+    ours, theirs = (np.array([v for pair in pairs for v in _scores(pair[side])], np.float64) for side in (0, 1))
+    if len(ours) != len(theirs):
+        return True
+    if len(ours):
+        return bool(np.abs(ours - theirs).mean() > FAR * np.abs(ours).mean() + ROUNDING)
+    return float(np.mean([one.get("prediction") != other.get("prediction") for one, other in pairs])) > MOST_OTHER_TEXTS
 
 
 def _lines(run: Run, dataset: str) -> Mapping[int, list[dict[str, Any]]]:
@@ -67,13 +151,19 @@ def _lines(run: Run, dataset: str) -> Mapping[int, list[dict[str, Any]]]:
         return {}
 
 
-def _by_record(lines: list[dict[str, Any]]) -> dict[str, Line]:
+def _by_record(lines: Sequence[dict[str, Any]]) -> dict[str, Line]:
     return dict(zip(numbered([str(line.get("hash", line.get("id"))) for line in lines]), lines, strict=True))
 
 
 def _words(line: Line) -> Any:
-    return line["asked"] if "asked" in line else [line.get("prompt"), line.get("options")]
+    """All that was asked. The order of options counts where the prompt shows it."""
+    return line["asked"] if "asked" in line else [line.get("prompt"), sorted(line.get("options") or ())]
 
 
 def _scores(line: Line) -> list[float]:
-    return list(line.get("loglikelihood", line.get("scores", ())))
+    """Of options in the order of their texts, because a seed may have drawn another."""
+    scores = list(line.get("loglikelihood", line.get("scores", ())))
+    options = line.get("options") or ()
+    if "asked" in line or len(options) != len(scores):
+        return scores
+    return [score for _, score in sorted(zip(options, scores, strict=True))]

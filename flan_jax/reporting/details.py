@@ -188,9 +188,10 @@ def rankings_table(runs: Sequence[Run], evidence: Evidence) -> Table:
             figures = run.figures(name) or {}
             value = evidence.values[run.name].get(name)
             error = value.calibration.error if value and value.calibration else None
-            ranked = "mean_per_token" in figures and figures["templates"] and "sum" in figures["templates"][0]
+            of_sums = [t.get("sum") for t in figures.get("templates", ())]
+            ranked = "mean_per_token" in figures and of_sums and None not in of_sums
             # If the headline is not the share of right answers, accuracy comes from the templates' figures.
-            total = statistics.fmean(t["sum"] for t in figures["templates"]) if ranked else None
+            total = statistics.fmean(of_sums) if ranked else None
             means = {"sum": total} | {way.name: figures.get(f"mean_{way.name}") for way in shown[1:]}
             cells += [percent(means[way.name]) for way in shown]
             best = figures.get("best_dev_way")

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from flan_jax.checkpoint.manifest import DECLARED, UNTUNED
 from flan_jax.content import numbered
 from flan_jax.errors import FlanError
 from flan_jax.evaluation import clusters, labels
 from flan_jax.reporting import asked, gold
-from flan_jax.reporting.copies import are_one
+from flan_jax.reporting.copies import same_on
 from flan_jax.reporting.runs import Run, baseline, dataset_names, predictions, template_value, wording
 from flan_jax.reporting.sound import COUNTS
 
@@ -46,7 +47,9 @@ def grouped(runs: Sequence[Run], groups: Mapping[str, Sequence[str]]) -> list[Ru
             raise FlanError(f"group {name} has one run: a spread over runs needs two or more.")
         folders = [run.output_dir.resolve() for run in members[name] if run.output_dir is not None]
         if twice := next((folder for folder in folders if folders.count(folder) > 1), None):
-            raise FlanError(f"group {name} has {twice} twice: a spread over runs needs runs of their own.")
+            raise FlanError(
+                f"group {name} has {twice} twice: a spread over runs needs runs of their own. Name it once."
+            )
     out: list[Run] = []
     for run in runs:
         name = taken.get(run.name)
@@ -60,14 +63,17 @@ def grouped(runs: Sequence[Run], groups: Mapping[str, Sequence[str]]) -> list[Ru
 def as_one(name: str, members: Sequence[Run]) -> Run:
     """Several runs as one: means over the runs. Standard deviations are over the runs, not over templates.
 
-    A dataset that some runs lack, or that they were not asked or scored alike, is left out and listed as skipped.
+    A dataset that some runs lack, that they were not asked or scored alike, or on which two are the same model that was
+    asked the same, is left out and listed as skipped.
 
     Raises:
       FlanError: the runs have different styles, are of different programs, are of models that were tuned and that were
-        not, or two are of the same model with the same seed.
+        not, or nothing is left because two are the same model that was asked the same.
     """
     _refuse_unlike(name, members)
     first = members[0]
+    copied = _copied(members)
+    left_out: list[tuple[Run, Run]] = []  # two runs that are one
     datasets, skipped = {}, []
     for dataset in dataset_names(members):
         each = [run.figures(dataset) for run in members]
@@ -76,11 +82,24 @@ def as_one(name: str, members: Sequence[Run]) -> Run:
             skipped.append({"dataset": dataset, "reason": f"not in {lacking}"})
         elif why := _apart(members, each, dataset):
             skipped.append({"dataset": dataset, "reason": f"its runs {why}"})
+        elif dataset in copied:
+            left_out.append(copied[dataset])
+            both = " and ".join(run.name for run in copied[dataset])
+            skipped.append({"dataset": dataset, "reason": f"its runs {both} are the same model there, asked the same"})
         else:
             datasets[dataset] = _averaged(each)
+    if left_out and not datasets:
+        one, other = left_out[0]
+        raise FlanError(
+            f"group {name} has {one.name} and {other.name}, which are the same model, asked the same "
+            f"({one.output_dir} and {other.output_dir}): a spread over runs needs runs of their own, so leave one of "
+            "them out."
+        )
     distinct = {run.results["checkpoint"] for run in members}
+    programs = dict.fromkeys(str(run.results["harness"]) for run in members if run.is_log)
     results = {
-        **{key: first.results[key] for key in ("settings", "joint", "separator", "harness") if key in first.results},
+        **{key: first.results[key] for key in ("settings", "joint", "separator") if key in first.results},
+        **({"harness": " or ".join(programs)} if programs else {}),
         "checkpoint": distinct.pop() if len(distinct) == 1 else f"{len(members)} checkpoints",
         "tuning": first.results.get("tuning", {}),
         **_ways_of_tuning(members),
@@ -94,23 +113,50 @@ def as_one(name: str, members: Sequence[Run]) -> Run:
     return Run(name, results, members=tuple(members))
 
 
+def have_spread(members: Sequence[Run]) -> bool:
+    """Whether runs that differ only in their seed can be one: not if a seed draws nothing for any dataset."""
+    try:
+        as_one("", members)
+    except FlanError:
+        return False
+    return True
+
+
+def _copied(members: Sequence[Run]) -> dict[str, tuple[Run, Run]]:
+    """Two runs that are one on a dataset, by the dataset."""
+    found: dict[str, tuple[Run, Run]] = {}
+    for number, run in enumerate(members):
+        for other in members[:number]:
+            for dataset in same_on(other, run):
+                found.setdefault(dataset, (other, run))
+    return found
+
+
 def _refuse_unlike(name: str, members: Sequence[Run]) -> None:
     """Refuses runs of which no dataset could be averaged."""
     for what, said in {
-        "of {}: group those of one program": [str(run.results.get("harness", "FLAN-JAX")) for run in members],
+        "of {}: group those of one program": [_program(run) for run in members],
         "of the styles {}: group those of one style": [run.style.name for run in members],
-        "of models whose tuning is {}: a mean of both says nothing of either": [
-            str((run.results.get("tuning") or {}).get("status") or "not recorded") for run in members
-        ],
+        "of models whose tuning is {}: a mean of both says nothing of either": [_tuned(run) for run in members],
     }.items():
         if len(distinct := dict.fromkeys(said)) > 1:
             raise FlanError(f"group {name} has runs {what.format(' and '.join(distinct))}.")
-    for number, run in enumerate(members):
-        if same := next((other.name for other in members[:number] if are_one(other, run)), None):
-            raise FlanError(
-                f"group {name} has {same} and {run.name}, which are the same model, asked the same: a spread over runs "
-                "needs runs of their own."
-            )
+
+
+def _program(run: Run) -> str:
+    """Which program evaluated, of whatever version."""
+    return str(run.results["harness"]).partition(" ")[0] if run.is_log else "FLAN-JAX"
+
+
+def _tuned(run: Run) -> str:
+    """Whether a run's models are "tuned" or "untuned", whoever says it; else their status."""
+    several = [one for one in (run.results.get("tunings") or {}).values() if one]
+    found = set()
+    for tuning in several or [run.results.get("tuning") or {}]:
+        status = str(tuning.get("status") or "not recorded")
+        on_something = bool(tuning.get("clusters") or tuning.get("datasets"))
+        found.add("tuned" if status == DECLARED and on_something else "untuned" if status == UNTUNED else status)
+    return found.pop() if len(found) == 1 else str((run.results.get("tuning") or {}).get("status") or "not recorded")
 
 
 def _apart(members: Sequence[Run], each: Sequence[Mapping[str, Any]], dataset: str) -> str:
@@ -228,7 +274,8 @@ def _without_dev(figures: Mapping[str, Any]) -> dict[str, Any]:
 
 def _ways_averaged(each: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The figures of the ways to score that all runs have, and the way whose mean is best on dev."""
-    names = [name for name in each[0] if name.startswith("mean_") and all(name in figures for figures in each)]
+    there = [{name for name, value in figures.items() if value is not None} for figures in each]
+    names = [name for name in each[0] if name.startswith("mean_") and all(name in of for of in there)]
     found: dict[str, Any] = {name: float(np.mean([figures[name] for figures in each])) for name in names}
     on_dev = [figures.get("dev_ways") for figures in each]
     if names and all(on_dev):

@@ -5,7 +5,6 @@ Files are copied, cut, edited and written by other versions. Anything wrong is n
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +13,8 @@ from flan_jax.checkpoint.manifest import DECLARED, TUNED, UNKNOWN, UNTUNED
 from flan_jax.errors import FlanError
 from flan_jax.evaluation import labels
 from flan_jax.evaluation.clusters import BASELINES
+from flan_jax.reporting import kinds
+from flan_jax.reporting.kinds import is_number as is_number
 
 _NUMBERS = ("examples", "mean", "std")  # a dataset without these has no figures
 _NUMBERS_OR_NONE = ("best_dev", *BASELINES, "stderr")
@@ -54,7 +55,7 @@ def problem_of_results(results: Mapping[str, Any]) -> str:
             listed = tuning.get(key, [])
             if not isinstance(listed, list | tuple) or not all(isinstance(name, str) for name in listed):
                 return f"has a tuning whose {key} are no names"
-    return ""
+    return kinds.problem_of(results, kinds.RESULTS)
 
 
 def problem_of_tuning(tuning: Mapping[str, Any], any_cluster: bool = False) -> str:
@@ -156,7 +157,9 @@ def problem_of_figures(figures: Any) -> str:
     for key, value in (figures.get("cost") or {}).items():
         if key != "device" and not (is_number(value) and value >= 0):
             return f"has no number {key!r} in its cost"
-    return _problem_of_templates(figures) or ("" if isinstance(figures.get("cluster"), str) else "has no cluster")
+    if not isinstance(figures.get("cluster"), str):
+        return "has no cluster"
+    return _problem_of_templates(figures) or kinds.problem_of(figures, kinds.FIGURES)
 
 
 def problem_of_label(dataset: str, figures: Mapping[str, Any], results: Mapping[str, Any]) -> str:
@@ -245,6 +248,9 @@ def _problem_of_templates(figures: Mapping[str, Any]) -> str:
         return "has a template twice"
     if None in [t["value"] if "value" in t else t["sum"] for t in listed]:
         return "has a template without a figure"
+    for way in _WAYS:
+        if 0 < sum(t.get(way) is not None for t in listed) < len(listed):
+            return f"has {way!r} for some of its templates, and not for others"
     return ""
 
 
@@ -272,11 +278,3 @@ def problem_of_prediction(line: Any) -> str:
     if not all(is_number(value) for value in line["loglikelihood"]):
         return "has scores that are not finite"
     return ""
-
-
-def is_number(value: Any) -> bool:
-    """Whether the value is a finite number. True and False are not."""
-    try:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    except OverflowError:  # a whole number that no float holds
-        return False

@@ -13,11 +13,18 @@ from flan_jax import catalog
 from flan_jax.content import numbered
 from flan_jax.errors import FlanError
 from flan_jax.evaluation.clusters import headline_metric
-from flan_jax.evaluation.figures import headline, headline_statistics, ranked, right_options
+from flan_jax.evaluation.figures import (
+    answer_shares,
+    baselines,
+    headline,
+    headline_statistics,
+    ranked,
+    right_options,
+)
 from flan_jax.metrics import metric
 from flan_jax.reporting import gold, matching
 from flan_jax.reporting.gold import Gold
-from flan_jax.reporting.runs import UnusableError, template_value, wording
+from flan_jax.reporting.runs import SAME, UnusableError, template_value, wording
 from flan_jax.reporting.samples import Sample, of_mean
 from flan_jax.reporting.statistics import Calibration, option_probabilities
 
@@ -167,6 +174,8 @@ def values_of(rows: Mapping[int, Sequence[Line]], figures: Mapping[str, Any], st
             _check(number, float(summed.value_of(summed.of[number].sum(0))), listed[number], True)
             by_key = dict(zip(keyed[number], summed.of[number], strict=True))
             statistics_TxE.append([by_key[key] for key in keys])
+        if has_options:
+            _check_answers(number, lines, listed[number], figures)
         answers.append(_answers(lines, choices, same_options))
     lines = [next(iter(keyed.values()))[key] for key in keys]
     documents = tuple(p["doc"] for p in lines) if all("doc" in p for p in lines) else None
@@ -261,10 +270,34 @@ def _check(number: int, value: float, figures: Mapping[str, Any], is_headline: b
     if not is_headline and "accuracy" in figures.get("metrics", {}):
         there = figures["metrics"]["accuracy"] / 100
     if there is not None and abs(value - there) > 1e-6:
-        raise UnusableError(
-            f"its predictions with template {number} give {100 * value:.2f} and its results say "
-            f"{100 * there:.2f}, so they are of different jobs or versions"
-        )
+        raise _apart(number, "", value, there)
+
+
+def _check_answers(number: int, lines: Sequence[Line], template: Mapping[str, Any], figures: Mapping[str, Any]) -> None:
+    """Refuses predictions of options whose shares of answers, or guesses, differ from those in the results.
+
+    Results of versions that kept no shares are of other rules, and logs of another program have none.
+    """
+    there = template.get("metrics") or {}
+    name = str(lines[0].get("dataset", ""))
+    if "top_answer" not in there or not catalog.exists(name):
+        return
+    record = catalog.dataset(name)
+    for key, value in answer_shares(record, lines).items():
+        if there.get(key) is not None and abs(value - there[key]) > 100 * SAME:
+            raise _apart(number, f" for {key}", value / 100, there[key] / 100)
+    if headline_metric(figures) != "accuracy" or headline(record).headline != "accuracy":
+        return
+    for key, value in baselines(record, lines).items():
+        if figures.get(key) is not None and abs(value - figures[key]) > SAME:
+            raise _apart(number, f" for {key}", value, figures[key])
+
+
+def _apart(number: int, of: str, value: float, there: float) -> UnusableError:
+    return UnusableError(
+        f"its predictions with template {number} give {100 * value:.2f}{of} and its results say {100 * there:.2f}, so "
+        "they are of different jobs or versions"
+    )
 
 
 def _answers(lines: Sequence[Line], choices: Sequence[int], same_options: bool) -> Answers:

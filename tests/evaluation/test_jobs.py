@@ -100,6 +100,9 @@ def test_seeds_make_runs_where_something_is_drawn(two_steps, tmp_path):
     assert [(run.name, run.settings.seed) for run in plan(("2_shots",), (3,))] == [("tuned", 3)]
     with pytest.raises(FlanError, match="a seed stands twice in 1, 1"):
         plan(("2_shots",), (1, 1))
+    generated = ("natural_questions",)  # no options to shuffle
+    runs = jobs.plan(two_steps, None, generated, tmp_path, "tuned", SETTINGS, ("shuffled_options",), (0, 7))
+    assert [(run.name, run.group) for run in runs] == [("tuned", "")]
 
 
 def test_seeds_draw_other_exemplars_and_are_one_column(two_steps, prepared, tmp_path):
@@ -194,6 +197,7 @@ def test_each_cluster_by_a_checkpoint_that_did_not_see_it(prepared, tmp_path):
         "sst2": labels.HELD_OUT,
     }
     assert results["checkpoints"] == {"rte": "without_nli step 1", "sst2": "without_sentiment step 1"}
+    assert set(results["weights"]) == {"rte", "sst2"} and all(results["weights"].values())
     # Each says what it was tuned on, in the report too.
     tunings = {name: tuned["clusters"] for name, tuned in results["tunings"].items()}
     assert tunings == {

@@ -77,7 +77,7 @@ def test_other_templates_are_not_said_to_be_another_protocol_too(several):
     [("5_shots", "exemplars of the seeds {}"), ("shuffled_options", "options in the order of the seeds {}")],
 )
 def test_seeds_are_said_where_they_draw_something(make_run, style, words):
-    runs = [make_run(f"f{n}", {"rte": 0.5}, style=style, seed=n, count=60) for n in range(3)]
+    runs = [make_run(f"f{n}", {"rte": 0.5}, style=style, seed=n, count=60, prompt=f"Draw {n}.") for n in range(3)]
     for n, run in enumerate(runs):
         changed(run, weights="w", seed=n)
     assert "asked with" not in said(runs[0], changed(make_run("same", {"rte": 0.5}, style=style, seed=5), seed=0))
@@ -134,6 +134,23 @@ def test_the_dtype_is_said(several):
     text = said(*group)
     assert "g: its runs were computed in float32 and bfloat16 on rte, snli. Their mean and spread are of" in text
     assert group[1].datasets.keys() == {"rte", "snli"}
+
+
+def test_other_engines_are_said(several, add_generation):
+    """Other versions of the scorer were averaged, and no word."""
+    for run, scorer in zip(several, (1, 2, 2), strict=True):
+        run.results["engines"] = {"scorer": scorer, "generator": scorer + 5}
+    together = "There the difference is of model and engine together."
+    assert f"b beside a: rte, snli computed by scorer 1 and scorer 2. {together}" in said(*several[:2])
+    assert "computed by" not in said(*several[1:])
+    group = groups.as_one("g", several)
+    assert group.datasets and "g: its runs were computed by scorer 1 and scorer 2 on rte, snli." in said(group)
+    for run in several[:2]:
+        add_generation(run, "squad_v1", "em", [[1.0, 0.0] * 2 + [1.0]] * 2)
+        run.__dict__.pop("datasets", None)
+    assert "squad_v1 computed by generator 6 and generator 7" in said(*several[:2])
+    several[0].results["engines"] = None  # earlier results do not say it
+    assert "computed by scorer" not in said(*several[:2])
 
 
 @pytest.mark.parametrize(

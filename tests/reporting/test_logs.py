@@ -354,7 +354,7 @@ def test_documents_in_other_words_are_no_seeds_of_exemplars(log, more):
 
 
 def test_the_same_exemplars_are_no_other_seed(log):
-    runs = [_few_shot(log, name, "Exemplar", seed=n) for n, name in enumerate("ab")]
+    runs = [_few_shot(log, name, "Exemplar", noise=n / 100) for n, name in enumerate("ab")]
     with pytest.raises(FlanError, match="a and b, which are the same model, asked the same"):
         reporting.grouped(runs, {"g": ["a", "b"]})
 
@@ -455,12 +455,16 @@ def test_models_of_their_own_may_have_the_same_figures(log):
     assert group.figures("rte")["runs"] == [0.5, 0.5]
 
 
-@pytest.mark.parametrize(("texts", "is_copy"), [(1, False), (19, False), (20, True)])
-def test_many_generated_texts_that_are_alike_are_a_copy(log, texts, is_copy):
+@pytest.mark.parametrize(
+    ("texts", "right", "is_copy"), [(1, False, False), (19, False, False), (20, False, True), (60, True, False)]
+)
+def test_many_wrong_texts_that_are_alike_are_a_copy(log, texts, right, is_copy):
+    """Two models that knew every answer were called one."""
+
     def generated(line):
         line["arguments"] = {"gen_args_0": {"arg_0": f"Say {line['doc_id']}", "arg_1": {"until": ["x"]}}}
         said = f"text {line['doc_id'] % texts}"
-        return line | {"filtered_resps": [said], "target": said, "exact_match": 1.0}
+        return line | {"filtered_resps": [said], "target": said if right else "x", "exact_match": float(right)}
 
     runs = [log(name, args="", seed=n, metric="exact_match", change=generated) for n, name in enumerate("ab")]
     if is_copy:
@@ -476,3 +480,66 @@ def test_a_task_that_stands_twice_in_the_results_is_refused(tmp_path):
     path.write_text(path.read_text().replace('"results": {', '"results": {"rte": {}, ', 1))
     with pytest.raises(FlanError, match=r"is no results of lm-evaluation-harness \(the key 'rte' stands twice\)"):
         reporting.load_run("a", folder)
+
+
+def _generated(line):
+    line["arguments"] = {"gen_args_0": {"arg_0": f"Say {line['doc_id']}", "arg_1": {"until": ["x"]}}}
+    return line | {"filtered_resps": [f"text {line['doc_id']}"], "exact_match": float(line["doc_id"] % 2)}
+
+
+@pytest.mark.parametrize(
+    ("how", "is_copy"),
+    [
+        ([{"seed": 1}, {"seed": 2}], False),  # trained anew in the same folder
+        ([{"seed": 1}, {"seed": 1, "noise": 0.02}], True),  # computed in another dtype
+    ],
+    ids=["other weights", "other dtype"],
+)
+def test_log_likelihoods_can_contradict_a_name(log, how, is_copy):
+    runs = [log(name, args="pretrained=./out", **of) for name, of in zip("ab", how, strict=True)]
+    if not is_copy:
+        assert reporting.groups.as_one("g", runs).datasets
+        return
+    with pytest.raises(FlanError, match="which are the same model"):
+        reporting.groups.as_one("g", runs)
+
+
+@pytest.mark.parametrize(("step", "is_copy"), [(1, False), (20, True)])
+def test_texts_can_contradict_a_name(log, step, is_copy):
+    """Where all texts are others it is another model; a few others are of another dtype."""
+
+    def other(line):
+        return _generated(line) | ({} if line["doc_id"] % step else {"filtered_resps": ["another"]})
+
+    runs = [log(name, metric="exact_match", change=of) for name, of in (("a", _generated), ("b", other))]
+    if not is_copy:
+        assert reporting.groups.as_one("g", runs).datasets
+        return
+    with pytest.raises(FlanError, match="which are the same model"):
+        reporting.groups.as_one("g", runs)
+
+
+def test_other_versions_of_the_harness_are_of_one_program(log):
+    """Two versions were two programs, and no group."""
+    runs = [log("a"), log("b", seed=2, args="pretrained=y")]
+    runs[1].results["harness"] = "lm-evaluation-harness 0.4.8"
+    both = "asked by lm-evaluation-harness 0.4.9 and lm-evaluation-harness 0.4.8"
+    assert f"b beside a: rte {both}. There the difference is of model and the program's version together" in _said(
+        *runs
+    )
+    (group,) = reporting.grouped(runs, {"g": ["a", "b"]})
+    assert f"g: its runs were {both} on rte." in _said(group)
+    assert group.title == "g · lm-evaluation-harness 0.4.9 or lm-evaluation-harness 0.4.8"
+
+
+def test_a_task_without_exemplars_is_left_out_of_their_seeds(log):
+    """The group was refused, since one of its tasks is asked the same whatever the seed."""
+    runs = []
+    for name in "ab":
+        few = _few_shot(log, name, f"Exemplar {name}", seed=ord(name))
+        none = log(f"{name}0", ("boolq",), seed=1)
+        few.results["datasets"].update(none.results["datasets"])
+        runs.append(reporting.Run(name, few.results, few.output_dir, lines={**few.lines, **none.lines}))
+    group = reporting.groups.as_one("g", runs)
+    assert list(group.datasets) == ["rte"]
+    assert _skipped(group) == {"bool_q": "its runs a and b are the same model there, asked the same"}

@@ -207,7 +207,7 @@ def test_a_group_is_of_the_same_examples_and_of_one_program(make_run, tmp_path):
     assert list(group.datasets) == ["cb"]
     assert group.results["skipped"] == [{"dataset": "rte", "reason": "its runs have 20 and 40 examples"}]
     other = dataclasses.replace(many, results={**many.results, "harness": "lm-evaluation-harness 0.4.9"})
-    with pytest.raises(FlanError, match="group both has runs of FLAN-JAX and lm-evaluation-harness 0.4.9"):
+    with pytest.raises(FlanError, match="group both has runs of FLAN-JAX and lm-evaluation-harness: group"):
         groups.as_one("both", [few, other])
 
 
@@ -262,7 +262,7 @@ def test_a_group_is_asked_alike(seeds, change, why):
     assert {"dataset": "rte", "reason": why} in group.results["skipped"]
 
 
-def test_a_group_is_of_models_of_its_own(seeds, tmp_path):
+def test_a_group_is_of_models_of_its_own(seeds, rewrite):
     """Three copies of one seed had a mean of 27.3 ± 0.0."""
     for run in seeds[1:]:
         run.results["weights"] = "73b03d557e6f910b"
@@ -277,10 +277,36 @@ def test_a_group_is_of_models_of_its_own(seeds, tmp_path):
         for figures in run.results["datasets"].values():
             figures["label"] = "few-shot (5), held out"
         run.__dict__.pop("datasets", None)
+        for path in (run.output_dir / "predictions").rglob("*.jsonl"):
+            rewrite(path, lambda i, line, name=run.name: line | {"prompt": f"An exemplar of {name}. {line['prompt']}"})
     assert groups.as_one("tuned", seeds[1:]).datasets
     seeds[1].results["tuning"] = {"status": "untuned", "datasets": [], "clusters": []}
     with pytest.raises(FlanError, match="whose tuning is untuned and tuned"):
         groups.as_one("all", seeds[1:])
+
+
+def test_who_says_that_a_model_was_tuned_is_no_difference(seeds):
+    """A mean of models tuned here and elsewhere was refused as one of "tuned and declared"."""
+    nli = {"datasets": ["cb"], "clusters": ["nli"]}
+    seeds[1].results["tuning"] = {"status": "declared", **nli}
+    seeds[2].results["tuning"] = {"status": "tuned", **nli}
+    seeds[3].results["tuning"] = {"status": "each cluster by a checkpoint of its own", "datasets": [], "clusters": []}
+    seeds[3].results["tunings"] = {"A": {"status": "tuned", **nli}, "B": {"status": "declared", **nli}}
+    assert groups.as_one("tuned", seeds[1:]).datasets
+    seeds[3].results["tunings"]["B"] = {"status": "declared untuned", "datasets": [], "clusters": []}
+    with pytest.raises(FlanError, match="whose tuning is tuned and each cluster by a checkpoint of its own"):
+        groups.as_one("tuned", seeds[1:])
+    seeds[3].results["tunings"] = {}
+    seeds[3].results["tuning"] = {"status": "declared", "datasets": [], "clusters": []}  # on what, nobody says
+    with pytest.raises(FlanError, match="whose tuning is tuned and declared"):
+        groups.as_one("tuned", seeds[1:])
+
+
+def test_a_way_to_score_that_a_run_lacks_is_in_no_mean(seeds):
+    seeds[2].results["datasets"]["rte"]["mean_per_character"] = None
+    seeds[2].__dict__.pop("datasets", None)
+    figures = groups.as_one("tuned", seeds[1:]).figures("rte")
+    assert "mean_per_character" not in figures and figures["mean_per_byte"] > 0
 
 
 def test_a_group_keeps_what_each_checkpoint_was_tuned_on(seeds):

@@ -29,7 +29,7 @@ def test_a_constant_answer_shows_at_a_glance(make_run, rewrite):
         rewrite(path, lambda i, line: line | {"loglikelihood": [-1.0, -2.0]})
     run.results["datasets"]["rte"] |= {"mean": 0.5, "std": 0.0}
     for t in run.results["datasets"]["rte"]["templates"]:
-        t |= {"sum": 0.5, "value": 0.5}
+        t |= {"sum": 0.5, "value": 0.5, "metrics": {"accuracy": 50.0}}
     run.results["datasets"]["rte"]["metrics"] = {"accuracy": 50.0}  # of a version that did not count answers
     found = reporting.gather([run])
     value = found.values["tuned"]["rte"]
@@ -55,7 +55,7 @@ def test_options_of_their_own_are_counted_by_place(make_run, rewrite):
     run.results["datasets"]["copa"]["metrics"] = {}
     rows = runs.predictions(run, "copa")
     for t in run.figures("copa")["templates"]:
-        t |= {"sum": 1 / 3, "value": 1 / 3}
+        t |= {"sum": 1 / 3, "value": 1 / 3, "metrics": {}}
     found = values.values_of(rows, run.figures("copa"), "instructions")
     assert found.most == "option 2" and found.macro_f1 is None and found.constant == len(rows)
 
@@ -103,6 +103,37 @@ def test_predictions_of_another_job_are_not_believed(make_run, rewrite):
     found = reporting.gather([run])
     assert found.values["tuned"] == {} and "different jobs" in found.unusable["tuned"]["rte"]
     assert "different jobs or versions" in reporting.markdown([run], found)
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("top_answer", "for top_answer and its results say 99.00"),
+        ("macro_f1", "for macro_f1 and its results say 99.00"),
+        ("majority", "give 50.00 for majority and its results say 95.00"),
+        ("random", "give 50.00 for random and its results say 45.00"),
+    ],
+)
+def test_figures_that_predictions_contradict_are_named(make_run, key, said):
+    """A model whose answers vary was shown as nearly constant, and labels of two equal halves as 95 % one."""
+    run = make_run("tuned", {"rte": 0.0})
+    figures = run.figures("rte")
+    assert reporting.gather([run]).unusable == {"tuned": {}}
+    if key in figures:
+        figures[key] = {"majority": 0.95, "random": 0.45}[key]
+    else:
+        for t in figures["templates"]:
+            t["metrics"][key] = 99.0
+    found = reporting.gather([run])
+    assert said in found.unusable["tuned"]["rte"] and said in reporting.markdown([run], found)
+
+
+def test_shares_that_an_earlier_version_did_not_keep_contradict_nothing(make_run):
+    run = make_run("old", {"rte": 0.0})
+    for t in run.figures("rte")["templates"]:
+        del t["metrics"]["top_answer"]
+    run.figures("rte")["majority"] = 0.6
+    assert reporting.gather([run]).unusable == {"old": {}}
 
 
 def test_predictions_of_another_job_with_the_same_figures_are_not_believed(make_run):
