@@ -149,7 +149,8 @@ def _left(commands: study_commands.Commands, say: Callable[[str], None]) -> list
         if not records.is_done(commands.settings.folder, step):
             left.append(step)
         elif problem := outcomes.problem(commands, step):
-            say(f"{step.name}: {step.output} {problem}. It is evaluated again.")
+            again = "prepared" if step.job == study_commands.PREPARE else "evaluated"
+            say(f"{step.name}: {step.output} {problem}. It is {again} again.")
             left.append(step)
     return left
 
