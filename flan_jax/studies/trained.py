@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 
 from flan_jax import configuration
-from flan_jax.checkpoint import choosing
+from flan_jax.checkpoint import choosing, saved_digests
 from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.data import mixture_stream, stream, token_store
 from flan_jax.errors import FlanError
@@ -32,8 +32,8 @@ def check(commands: Commands) -> None:
     What differs is refused and not tuned again, since that costs hours. Data are compared where they are prepared.
 
     Raises:
-      FlanError: a training of other settings, of another start, of other data or of more steps; a manifest of another
-        training; or trainings of one model that do not go together.
+      FlanError: a training of other settings, of another start, of other data or of more steps; a manifest or a step of
+        another training; or trainings of one model that do not go together.
     """
     opened: dict[str, mixture_stream.Prepared] = {}  # seeds have one mixture
     found: list[tuple[Tuning, Run]] = []
@@ -58,6 +58,11 @@ def check(commands: Commands) -> None:
             raise FlanError(
                 f"{folder} has the manifest.json of another model: {continuing.listed(differences)}; put its own back, "
                 f"or {_REMEDY.replace('it ', 'the folder ', 1)}."
+            )
+        if (saved_by := saved_digests.run_of(folder, steps[-1])) not in (None, comparing.identity(run)):
+            raise FlanError(
+                f"step {steps[-1]} of {folder} was saved by another training ({saved_by}) than its {FILE} tells of: "
+                f"put its own back, or {_REMEDY.replace('it ', 'the folder ', 1)}."
             )
         found.append((tuning, run))
     _check_together(commands, found)

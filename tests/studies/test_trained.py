@@ -280,6 +280,15 @@ def test_data_that_are_none_are_no_traceback(planned, value):
     assert outcomes.problem(commands, step) == ""  # as of earlier versions, which do not say it
 
 
+def test_the_weights_of_another_seed_are_refused(planned):
+    """They were evaluated as this seed's, where its evaluation was still to be done."""
+    first, second = folders(commands := planned())
+    shutil.rmtree(first / "checkpoints")
+    shutil.copytree(second / "checkpoints", first / "checkpoints")
+    with pytest.raises(FlanError, match="step 2 of .* was saved by another training .*: put its own back"):
+        trained.check(commands)
+
+
 def test_digests_that_cannot_be_read_are_refused(planned):
     """Results of any weights counted as done then."""
     commands = planned()

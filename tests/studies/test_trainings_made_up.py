@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from flan_jax.studies import passed_on, trained
 from flan_jax.studies.commands import Commands
 from flan_jax.studies.plan import Arm, Tuning, held_out_mixture
 from flan_jax.studies.settings import Settings
+from flan_jax.training import comparing
 from flan_jax.training.run import Program, Run
 
 TINY = model_config("tiny")
@@ -190,6 +192,20 @@ def test_seeds_of_different_starts_are_refused(tmp_path):
     assert f"{first} and {second} were tuned from different weights of " in refused(commands)
     rewrite(second / "run.json", lambda found: found["start"].pop("weights"))  # of an earlier version
     trained.check(commands)
+
+
+def test_a_step_of_another_training_is_refused(tmp_path):
+    """Weights of one seed, copied into the folder of another before the evaluation, stood as the other's."""
+    commands = planned(tmp_path)
+    first, second = write(commands)
+    for folder in (first, second):
+        told = {"custom_metadata": {"digests": False, "run": comparing.identity(Run.load(folder))}}
+        (folder / "checkpoints" / "2" / "_CHECKPOINT_METADATA").write_text(json.dumps(told))
+    rewrite(first / "run.json", computed("float32", "segments"))  # which a later start may change
+    trained.check(commands)
+    shutil.rmtree(first / "checkpoints")
+    shutil.copytree(second / "checkpoints", first / "checkpoints")
+    assert f"step 2 of {first} was saved by another training" in refused(commands)
 
 
 # ----------------------------------------------------------------------------------------------------- broken records
