@@ -164,7 +164,8 @@ def _left(commands: study_commands.Commands, say: Callable[[str], None]) -> list
                 of = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
                 say(f"{step.name}: data or code of {of} may have changed since. They are prepared again.")
         elif problem := outcomes.problem(commands, step):
-            say(f"{step.name}: {step.output} {problem}. It is evaluated again.")
+            again = "prepared" if step.job == study_commands.PREPARE else "evaluated"
+            say(f"{step.name}: {step.output} {problem}. It is {again} again.")
             left.append(step)
     return left
 

@@ -22,6 +22,7 @@ from flan_jax.files import AnyPath, user_path, write_atomic
 
 ITEM = "digests"  # the name of the item in Orbax, beside "params" and "opt_state"
 NOTE = {ITEM: True}  # in a step's own metadata: it was saved with digests, so they must be there
+RUN = "run"  # beside it: a digest of what decides the training that saved the step
 _FILE = "metadata"  # in the item's folder; Orbax calls the file of a JSON item so
 _OWN = "sha256"  # the key for the digest of the other entries
 _STEP = "step"  # the key for the step, since a folder may be renamed or copied over another; old files lack it
@@ -92,12 +93,23 @@ def read(model_dir: str | Path, step: int) -> dict[str, dict[str, Digest]] | Non
     return found
 
 
-def _says_digests(folder: Path) -> bool:
+def _says_digests(folder: AnyPath) -> bool:
     """Whether a step's own metadata says that it was saved with digests."""
+    return bool(_note(folder).get(ITEM))
+
+
+def run_of(model_dir: str | AnyPath, step: int) -> str | None:
+    """What a step says of the training that saved it; None if it says nothing, as those of earlier versions."""
+    found = _note(step_folder(model_dir, step)).get(RUN)
+    return found if isinstance(found, str) else None
+
+
+def _note(folder: AnyPath) -> Mapping[str, Any]:
     try:
-        return bool(json.loads((folder / "_CHECKPOINT_METADATA").read_bytes())["custom_metadata"].get(ITEM))
+        found = json.loads((folder / "_CHECKPOINT_METADATA").read_bytes())["custom_metadata"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return False  # an old step; or a damaged one, and then the digests are there
+        return {}  # an old step; or a damaged one, and then the digests are there
+    return found if isinstance(found, Mapping) else {}
 
 
 def verify(model_dir: str | Path, step: int, trees: Mapping[str, Any]) -> None:

@@ -73,6 +73,16 @@ def asked(computation: Mapping[str, Any] | str | None) -> dict[str, Any]:
     return dict.fromkeys(AUTOMATIC, AUTO) if computation == AUTO else dict(computation or {})
 
 
+def asked_dtype(own: str | None, computation: Mapping[str, Any] | str | None) -> str | None:
+    """The dtype in which COMPUTATION has a model computed; "auto" where the device decides.
+
+    Args:
+      own: the model's, which counts where COMPUTATION names none; None if it is not known.
+      computation: COMPUTATION.
+    """
+    return asked(computation).get("dtype", own)
+
+
 def chosen(
     config: DecoderConfig, computation: Mapping[str, Any] | str | None, device: Device, step: Step | None = None
 ) -> tuple[dict[str, Any], str]:

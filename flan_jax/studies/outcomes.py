@@ -21,10 +21,13 @@ from flan_jax.evaluation import evaluator, labels, prompt_store, provenance
 from flan_jax.evaluation.figures import FILES
 from flan_jax.files import AnyPath
 from flan_jax.gin_files import EVALUATION, TRAINING
-from flan_jax.protocol import AUTO
+from flan_jax.models import automatic
+from flan_jax.models.config import AUTO
+from flan_jax.protocol import AUTO as AUTO_JOINT
+from flan_jax.reporting import asked
 from flan_jax.reporting import runs as finished
-from flan_jax.studies import records
-from flan_jax.studies.commands import Commands, Step
+from flan_jax.studies import records, trained
+from flan_jax.studies.commands import PREPARE, Commands, Step
 from flan_jax.studies.plan import Evaluation, Tuning
 from flan_jax.training.run import Run
 from flan_jax.values import WEIGHTS
@@ -38,11 +41,11 @@ def problem(commands: Commands, step: Step) -> str:
 
     Args:
       commands: of the study.
-      step: one of its steps. Of another job than an evaluation nothing is known here.
+      step: one of its steps. Of a preparation, only lost tokens are known here; of other jobs nothing.
     """
     evaluation = commands.evaluation_of(step)
     if evaluation is None:
-        return ""
+        return trained.without_tokens(commands, step.model) if step.job == PREPARE else ""
     if found := problem_of_evaluation(commands, evaluation):
         return found
     results = finished.load_run(evaluation.dataset, commands.output_of(evaluation)).results
@@ -65,6 +68,7 @@ def problem_of_evaluation(commands: Commands, evaluation: Evaluation) -> str:
         or _problem_of_datasets(evaluation, results)
         or _problem_of_data(commands, evaluation, results)
         or _problem_of_model(commands, evaluation, results)
+        or _problem_of_dtype(commands, evaluation, results)
     )
 
 
@@ -109,9 +113,11 @@ def _problem_of_data(commands: Commands, evaluation: Evaluation, results: Mappin
             return f"is without {one['dataset']}, which is prepared now"
     limits = {example_files.TEST: macros["MAX_EXAMPLES"], example_files.DEV: macros["MAX_DEV_EXAMPLES"]}
     for name, figures in results["datasets"].items():
-        for split, asked in figures.get("data", {}).items():
+        for split in (example_files.TEST, example_files.DEV, example_files.EXEMPLARS):
+            if not (used := asked.records_of(figures, split)):
+                continue  # earlier versions do not say it
             there = _data(place, name, split, limits.get(split), str(example_files.identity(place, name, split)))
-            if there is not None and there["digest"] != asked["digest"]:
+            if there is not None and there["digest"] != used:
                 return f"is of other {split} records of {name} than {place} has now"
     return ""
 
@@ -145,19 +151,43 @@ def _problem_of_model(commands: Commands, evaluation: Evaluation, results: Mappi
     if status != wanted:
         return f"is of a model that is {status} by its record, and {wanted} is wanted"
     step, which = commands.step_of(evaluation), macros["PARAMETERS"]
-    if not (saved := choosing.steps(folder)):
-        return ""  # the model is not there any more
+    if not (saved := choosing.steps(folder)):  # the model is not there any more
+        told = trained.weights_at_start(commands, evaluation) if which == WEIGHTS[0] else {}
+        if other := next((place for place, weights in told.items() if results.get("weights") != weights), None):
+            return f"is of other weights than those that {other} was tuned from"
+        return ""
     step = saved[-1] if step is None else step
-    told = f"{folder.name} step {step}" + ("" if which == WEIGHTS[0] else f" {which}")
-    if results["checkpoint"] != told:
-        return f"is of {results['checkpoint']}, and {told} is wanted"
+    told_step = f"{folder.name} step {step}" + ("" if which == WEIGHTS[0] else f" {which}")
+    if results["checkpoint"] != told_step:
+        return f"is of {results['checkpoint']}, and {told_step} is wanted"
     digest = adapters.weights(folder, step, which) if step in saved else None  # earlier versions saved no digests
     if digest is not None and results.get("weights") != digest:
         return f"is of other weights than those in {folder}"
-    model = Manifest.load(folder).model
-    if results.get("model", model) != model:  # earlier versions do not say it
+    manifest = Manifest.load(folder)
+    if results.get("model", manifest.model) != manifest.model:  # earlier versions do not say it
         return f"is of another MODEL than {folder} has by its manifest.json"
+    # Not by model_digest, which has dates: a model that is converted again is the same.
+    if any(results["tuning"].get(key) != manifest.tuning[key] for key in ("datasets", "clusters")):
+        return f"is of a model that was tuned on something else than {folder} by its manifest.json"
     return ""
+
+
+def _problem_of_dtype(commands: Commands, evaluation: Evaluation, results: Mapping[str, Any]) -> str:
+    """Whether results were computed in the dtype that is asked for; with "auto" any is, and a study has one of them."""
+    computation = results.get("settings", {}).get("computation", {})
+    if not isinstance(computation, Mapping):
+        return f"has a computation that is {computation!r}"
+    tuning = evaluation.tuning
+    folder = commands.checkpoint(evaluation.model) if tuning is None else commands.model_dir(tuning)
+    model = results.get("model")
+    if model is None and (folder / "manifest.json").exists():  # earlier versions do not say it
+        model = Manifest.load(folder).model
+    own = str(model["dtype"]) if isinstance(model, Mapping) and "dtype" in model else None
+    wanted = automatic.asked_dtype(own, _macros(_key(evaluation))["COMPUTATION"])
+    found = automatic.asked_dtype(own, computation)
+    if None in (wanted, found) or wanted in (AUTO, found):
+        return ""
+    return f"was computed in {found}, and {wanted} is wanted"
 
 
 def _settings(evaluation: Evaluation) -> evaluator.Settings:
@@ -190,7 +220,7 @@ def problem_during_training(commands: Commands, tuning: Tuning, results: Mapping
       results: what dev.json holds, which is sound by itself.
     """
     macros = configuration.set_in(TRAINING) | dict(commands.resolved(tuning).macros)
-    given = {"MAX_EXAMPLES": None, "MAX_INPUT_TOKENS": None, "JOINT": AUTO, "WAYS": None, "SEEDS": (0,)}
+    given = {"MAX_EXAMPLES": None, "MAX_INPUT_TOKENS": None, "JOINT": AUTO_JOINT, "WAYS": None, "SEEDS": (0,)}
     given |= {name: macros[name] for name in ("MAX_DEV_EXAMPLES", "MAX_NEW_TOKENS")} | {"PARAMETERS": WEIGHTS[0]}
     style = macros["STYLE"] if isinstance(macros["STYLE"], str) else macros["STYLE"][0]
     for name in macros["DATASETS"]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,9 +12,11 @@ from flan_jax.models.config import COMPUTATION
 from flan_jax.parts import kinds
 from flan_jax.protocol import EOS
 from flan_jax.training.described import flat
+from flan_jax.training.loss import CROSS_ENTROPY
 from flan_jax.training.run import Run
 from flan_jax.values import shown
 
+_DIGITS = 16  # of an identity
 _COMPOSITION = "composition."  # before the name of a part in comparisons
 
 # What may differ between two starts, by name or by the first part of one. Another way to compute the same numbers (up
@@ -56,6 +61,28 @@ def differences(old: Run, new: Run) -> list[tuple[str, Any, Any]]:
 def changed(old: Run, new: Run) -> list[tuple[str, Any, Any]]:
     """What differs and is allowed to; in the form of `differences`."""
     return [(_called(name), *pair) for name, pair in _compared(old, new).items() if _may_change(name)]
+
+
+def identity(run: Run) -> str:
+    """A digest that tells a training from others, which its saved steps keep: the same for all starts of a run.
+
+    It is of what every version records and no start may change, so a later version gives an old run the same one.
+    """
+    program, usual = run.program, dataclasses.asdict(CROSS_ENTROPY)
+    objective = {name: value for name, value in dataclasses.asdict(program.objective).items() if value != usual[name]}
+    told = {
+        "mixture": run.mixture,
+        "data": {part_of(one): [one["digest"], one["rate"], one.get("loss_weight", 1.0)] for one in run.datasets},
+        "vocabulary": run.vocabulary.get("fingerprint"),
+        "start": run.start.get("weights"),
+        "seed": run.seed,
+        "rows": [program.rows, program.inputs, program.targets, program.microbatches],
+        "optimizer": [program.optimizer, program.clip_norm, program.frozen, program.ema_decay],
+        "added": [program.lora, program.prompt_length],
+        "objective": objective,
+        "dtype": program.computation.get("dtype"),
+    }
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:_DIGITS]
 
 
 def _may_change(name: str) -> bool:

@@ -36,7 +36,13 @@ def continued(folder: AnyPath, run: Run, saved: Run | None, step: int | None) ->
     if saved is None and step is None:
         return run, []
     if saved is None:
-        _refuse(folder, _unlike_manifest(Manifest.load(folder), run, folder), step)
+        manifest = Manifest.load(folder)
+        if not _is_tuned(manifest):
+            raise FlanError(
+                f"{folder} holds a checkpoint that is no training run: give it as INITIAL_CHECKPOINT_PATH, and another "
+                "MODEL_DIR."
+            )
+        _refuse(folder, unlike_manifest(manifest, run, folder), step)
         line = (
             f"{folder} is of an earlier version, without {FILE}: compared with manifest.json; what that does not say "
         )
@@ -80,18 +86,37 @@ def _value(value: Any) -> str:
     return "absent" if value is None else value if isinstance(value, str) and value.isprintable() else shown(value)
 
 
-def _unlike_manifest(manifest: Manifest, run: Run, folder: AnyPath) -> list[tuple[str, Any, Any]]:
+def unlike_manifest(manifest: Manifest, run: Run, folder: AnyPath) -> list[tuple[str, Any, Any]]:
     """What differs between a run and the last tuning in a manifest, as far as the manifest records it.
 
+    Args:
+      manifest: of the folder.
+      run: the run that is compared with it.
+      folder: MODEL_DIR, for messages.
+
+    Returns:
+      (name, the manifest's value, the run's value), with the names that a user knows.
+
     Raises:
-      FlanError: the manifest records no tuning.
+      FlanError: the manifest is not as it was written.
     """
-    last = manifest.history[-1] if manifest.history else {}
-    if "tuned on" not in last:
+    try:
+        if not _is_tuned(manifest):
+            return [("MIXTURE_OR_TASK_NAME", None, run.mixture)]
+        return _unlike_last(manifest, run)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise FlanError(
-            f"{folder} holds a checkpoint that is no training run: give it as INITIAL_CHECKPOINT_PATH, and another "
-            "MODEL_DIR."
-        )
+            f"{folder / 'manifest.json'} is broken ({type(error).__name__}: {error}); restore it."
+        ) from error
+
+
+def _is_tuned(manifest: Manifest) -> bool:
+    """Whether the last thing that was done with a model was a tuning."""
+    return bool(manifest.history) and "tuned on" in manifest.history[-1]
+
+
+def _unlike_last(manifest: Manifest, run: Run) -> list[tuple[str, Any, Any]]:
+    last = manifest.history[-1]
     pairs = [
         ("MIXTURE_OR_TASK_NAME", last["tuned on"], run.mixture),
         ("INITIAL_CHECKPOINT_PATH", last.get("from"), str(run.start.get("checkpoint"))),

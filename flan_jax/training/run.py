@@ -25,6 +25,16 @@ from flan_jax.values import shown
 FILE = "run.json"
 FORMAT = 1  # version of the file
 _OWN = "digest"  # the key for the digest of the other entries
+_REMEDY = "restore it, or delete it: then the next start compares itself with manifest.json and writes it anew"
+
+# What entries have to be, in what is read: those of a run, of its program, of its start and of a part.
+_OF_RUN = {"mixture": str, "order": int, "vocabulary": dict, "start": dict, "seed": int, "train_steps": int}
+_OF_RUN |= {"mesh": dict, "hosts": dict, "code": str, "recipe": dict}
+_OF_PROGRAM = {"model": dict, "computation": dict, "rows": int, "inputs": int, "targets": int, "microbatches": int}
+_OF_START = {"checkpoint": str, "step": int, "manifest": str, "weights": str, "tuning": str, "map": dict}
+_OF_PART = {"dataset": str, "examples": int, "rate": float, "digest": str}
+_OF_PART_OR_ABSENT = {"part": str, "style": str, "loss_weight": float, "joint": str}
+_LISTS = ("datasets", "absent", "hooks", "changes")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,14 +177,17 @@ class Run:
         write_atomic(model_dir / FILE, json.dumps(values | {_OWN: _digest(values)}, indent=1) + "\n")
 
     @classmethod
-    def load(cls, model_dir: AnyPath) -> Run | None:
+    def load(cls, model_dir: AnyPath, remedy: str = _REMEDY) -> Run | None:
         """Reads MODEL_DIR/run.json; None if there is none.
+
+        Args:
+          model_dir: MODEL_DIR.
+          remedy: what to do where it cannot be read or is broken, for the message; by default, for a start of the run.
 
         Raises:
           FlanError: it is broken, was changed, or belongs to a newer version.
         """
         path = model_dir / FILE
-        remedy = "restore it, or delete it: then the next start compares itself with manifest.json and writes it anew"
         try:
             text = path.read_text(encoding="utf-8")
         except (FileNotFoundError, NotADirectoryError):
@@ -195,26 +208,65 @@ class Run:
                     f"{path} is damaged: it does not fit its own digest; restore it, or, where it was edited on "
                     f'purpose, delete its entry "{_OWN}".'
                 )
-            lists = {name: tuple(values[name]) for name in ("datasets", "absent", "hooks", "changes")}
-            run = cls(**values | lists | {"program": Program.from_dict(values["program"])})
-            _check_types(run)
-            return run
         except FlanError:
             raise  # its message already says what to do
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise FlanError(f"{path} is broken ({type(error).__name__}: {error}); {remedy}.") from error
+        try:
+            return cls._of(values)
+        except (ValueError, TypeError, KeyError, AttributeError, FlanError) as error:
+            # What refuses a model or an objective does not know the file that has it.
+            why = str(error).rstrip(".") if isinstance(error, FlanError) else f"{type(error).__name__}: {error}"
+            raise FlanError(f"{path} is broken ({why}); {remedy}.") from error
+
+    @classmethod
+    def _of(cls, values: Mapping[str, Any]) -> Run:
+        """The run that a file's entries make.
+
+        Raises:
+          Exception: they make none.
+        """
+        for name in _LISTS:
+            if not isinstance(values[name], list):
+                raise TypeError(f"{name} is {shown(values[name])}")
+        lists = {name: tuple(values[name]) for name in _LISTS}
+        run = cls(**{**values} | lists | {"program": Program.from_dict(values["program"])})
+        _check_types(run)
+        return run
 
 
 def _check_types(run: Run) -> None:
-    """Raises a TypeError if what was read cannot be a run."""
-    types = {"mixture": str, "vocabulary": dict, "start": dict, "seed": int, "train_steps": int, "mesh": dict}
-    for name, kind in (types | {"recipe": dict}).items():
-        if not isinstance(getattr(run, name), kind):
+    """Raises a TypeError or FlanError if what was read cannot be a run."""
+    _check(vars(run), _OF_RUN)
+    _check(vars(run.program), _OF_PROGRAM, "program.")
+    _check({name: value for name, value in run.start.items() if value is not None}, _OF_START, "start.", absent=True)
+    _check(run.vocabulary, {"fingerprint": str}, "vocabulary.")
+    for one in run.datasets:
+        if not isinstance(one, dict) or not _OF_PART.keys() <= one.keys():
+            raise TypeError("datasets are not as they were written")
+        _check(one, _OF_PART, "datasets.")
+        _check(one, _OF_PART_OR_ABSENT, "datasets.", absent=True)
+    for name, kind in {"absent": str, "changes": dict}.items():
+        if not all(isinstance(one, kind) for one in getattr(run, name)):
             raise TypeError(f"{name} is {shown(getattr(run, name))}")
-    if not all(
-        isinstance(one, dict) and {"dataset", "examples", "rate", "digest"} <= one.keys() for one in run.datasets
-    ):
-        raise TypeError("datasets are not as they were written")
+    _ = run.program.config  # which is checked as it is made
+
+
+def _check(values: Mapping[str, Any], kinds: Mapping[str, type], head: str = "", absent: bool = False) -> None:
+    """Raises a TypeError for the first value of another kind; a float may be a whole number.
+
+    Args:
+      values: by name.
+      kinds: what they have to be, by name.
+      head: before a name in the message.
+      absent: whether a value may be absent.
+    """
+    for name, kind in kinds.items():
+        if absent and name not in values:
+            continue
+        value, allowed = values[name], (int, float) if kind is float else (kind,)
+        if not isinstance(value, allowed) or isinstance(value, bool):
+            raise TypeError(f"{head}{name} is {shown(value)}")
 
 
 def _digest(values: Mapping[str, Any]) -> str:

@@ -195,6 +195,100 @@ def test_a_dataset_that_was_not_prepared_is_asked_once_it_is(planned, monkeypatc
     assert outcomes.problem(commands, step) == ""
 
 
+def test_tokens_that_are_gone_are_prepared_again(planned, capsys, execute, monkeypatch):
+    """The tuned model was to be removed, which was tuned on them."""
+    commands = planned()
+    prepare = next(one for one in commands.steps if one.job == PREPARE)
+    place = next(Path(prepare.output, "tokens").rglob("sst2/info.json")).parent
+    shutil.rmtree(place)
+    trained.check(commands)
+    assert study._left(commands, print) == [prepare]
+    first = folders(commands)[0]
+    said = f"{prepare.output} has no tokens of sst2, which {first} was tuned on. It is prepared again."
+    assert said in capsys.readouterr().out
+    execute(type("Unit", (), {"argv": prepare.argv}), 0)
+    trained.check(commands)
+    assert study._left(commands, print) == []
+    shutil.rmtree(place.parent)  # of all datasets
+    trained.check(commands)
+    assert study._left(commands, print) == [prepare]
+    execute(type("Unit", (), {"argv": prepare.argv}), 0)
+    shutil.rmtree(place)
+    monkeypatch.setattr(type(commands.settings), "has", lambda settings, record: record.name != "sst2")
+    with pytest.raises(FlanError, match="composition.sst2 .* -> absent; remove it to have it tuned anew"):
+        trained.check(commands)
+
+
+def test_the_untuned_model_is_the_one_that_tuning_started_from(planned):
+    """Where its checkpoints are gone, results of any weights were taken for its own."""
+    commands = planned()
+    shutil.rmtree(Path(commands.checkpoint("tiny")) / "checkpoints")
+    trained.check(commands)
+    assert study._left(commands, print) == []
+    step = next(one for one in commands.steps if one.job == EVAL and "untuned" in one.name)
+    rewrite(Path(step.output) / "results.json", lambda found: found.update(weights="0" * 16))
+    assert outcomes.problem(commands, step) == (
+        f"is of other weights than those that {folders(commands)[0]} was tuned from"
+    )
+
+
+@pytest.mark.parametrize(
+    ("asked", "found", "said"),
+    [
+        ({"dtype": "bfloat16"}, {}, "was computed in float32, and bfloat16 is wanted"),
+        ({"dtype": "bfloat16"}, {"dtype": "bfloat16", "attention": "cudnn"}, ""),
+        ({"dtype": "float32"}, {}, ""),
+        ({}, {"dtype": "bfloat16"}, "was computed in bfloat16, and float32 is wanted"),
+        ({}, {"dtype": "float32", "attention": "segments"}, ""),
+        ({"attention": "auto"}, {"attention": "segments"}, ""),
+        ("auto", {"dtype": "bfloat16"}, ""),
+        ({"dtype": "auto"}, {}, ""),
+        ({}, "bfloat16", "has a computation that is 'bfloat16'"),
+    ],
+)
+def test_results_are_of_the_dtype_that_is_asked_for(planned, asked, found, said):
+    """Results in float32, copied into the folders of a plan that asks for bfloat16, were taken."""
+    before = planned()
+    commands = planned(EVAL=dict(before.settings.evaluate) | {"COMPUTATION": asked})
+    places = [[Path(one.output) for one in of.steps if one.job == EVAL] for of in (before, commands)]
+    for old, new in zip(*places, strict=True):
+        shutil.copytree(old, new, dirs_exist_ok=True)
+        rewrite(new / "results.json", lambda results: results["settings"].update(computation=found))
+    assert {outcomes.problem(commands, one) for one in commands.steps if one.job == EVAL} == {said}
+    rewrite(places[1][0] / "results.json", lambda results: results.pop("model"))  # of an earlier version
+    assert {outcomes.problem(commands, one) for one in commands.steps if one.job == EVAL} == {said}
+
+
+def test_results_of_a_model_with_another_account_of_its_tuning_are_not_its_own(planned):
+    """They were evaluated beside a manifest that was not the model's."""
+    commands = planned()
+    step = next(one for one in commands.steps if one.job == EVAL and "untuned" not in one.name)
+    rewrite(Path(step.output) / "results.json", lambda found: found["tuning"]["datasets"].remove("sst2"))
+    assert "is of a model that was tuned on something else than" in outcomes.problem(commands, step)
+
+
+@pytest.mark.parametrize("value", [None, "x", 3, [], {"test": None}, {"test": 3}, {"test": {}}, {"test": []}])
+def test_data_that_are_none_are_no_traceback(planned, value):
+    commands = planned()
+    step = next(one for one in commands.steps if one.job == EVAL)
+
+    def change(found):
+        for figures in found["datasets"].values():
+            figures["data"] = value
+
+    rewrite(Path(step.output) / "results.json", change)
+    assert outcomes.problem(commands, step) == ""  # as of earlier versions, which do not say it
+
+
+def test_the_weights_of_another_seed_are_refused(planned):
+    """They were evaluated as this seed's, where its evaluation was still to be done."""
+    first, second = folders(commands := planned())
+    shutil.rmtree(first / "checkpoints")
+    shutil.copytree(second / "checkpoints", first / "checkpoints")
+    with pytest.raises(FlanError, match="step 2 of .* was saved by another training .*: put its own back"):
+        trained.check(commands)
+
+
 def test_digests_that_cannot_be_read_are_refused(planned):
     """Results of any weights counted as done then."""
     commands = planned()

@@ -15,7 +15,7 @@ import pytest
 
 from flan_jax import configuration
 from flan_jax import train as train_binary
-from flan_jax.checkpoint import adapters, arrays, choosing, saving
+from flan_jax.checkpoint import adapters, arrays, choosing, saved_digests, saving
 from flan_jax.checkpoint.manifest import UNTUNED, Manifest
 from flan_jax.data import token_store
 from flan_jax.data.vocabularies import ByteTokenizer
@@ -100,6 +100,18 @@ def test_what_is_chosen_by_the_devices_is_in_the_record(prepared, tmp_path, capf
     assert "COMPUTATION chosen for cpu: dtype float32" in capfd.readouterr().out
     # What names the same, and what differs without being another run, goes on.
     assert _train(tmp_path / "run", prepared, computation={"remat": "full"}, train_steps=2).step == 2
+
+
+def test_each_step_keeps_which_training_it_is_of(copied, prepared):
+    """Also where a later start has other ways to compute, and more steps."""
+    folder, start = copied
+    own = comparing.identity(run.Run.load(folder))
+    assert saved_digests.run_of(folder, 1) == own
+    more = {"initial_checkpoint_path": str(start), "computation": {"attention": "segments"}}
+    _train(folder, prepared, train_steps=2, **more)
+    assert saved_digests.run_of(folder, 2) == own == comparing.identity(run.Run.load(folder))
+    assert saved_digests.run_of(start, 1) == comparing.identity(run.Run.load(start)) != own
+    assert saved_digests.run_of(folder, 7) is None
 
 
 def test_the_record_is_complete(begun, prepared):

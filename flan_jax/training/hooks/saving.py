@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from flan_jax.checkpoint import keeping, saving
+from flan_jax.training import comparing
 from flan_jax.training.hooks.context import Context
 from flan_jax.training.hooks.keeping_best import KeepingBest
 from flan_jax.training.state import saved_parts
@@ -39,7 +40,7 @@ class Saving:
         """Opens the folder of checkpoints."""
         of_best = () if self._best is None else (self._best.best, self._best.figure_of)
         policy = keeping.policy(self._keep, self._every, *of_best)
-        self._saver = saving.Saver(context.folder, keep=policy)
+        self._saver = saving.Saver(context.folder, policy, comparing.identity(context.run))
         context.wait_for_saves = self._saver.wait
 
     def pauses(self, context: Context, step: int) -> bool:
