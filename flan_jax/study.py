@@ -122,12 +122,12 @@ def run(
         records.begin(settings.folder, step)
         status = execute(unit, restarts)
         if not status:
-            if step.job in (study_commands.CONVERT, study_commands.PREPARE):
-                trained.check(commands)  # what was tuned before may be of other data or of another model
             if not (user_path(step.output) / step.done).exists():
                 say(f"{step.name} ended well and left no {step.done or 'folder'} in {step.output}")
                 return 1
             records.keep(settings.folder, step, None if was_there else time.monotonic() - began)
+            if step.job in (study_commands.CONVERT, study_commands.PREPARE):
+                trained.check(commands)  # what was tuned before may be of other data or of another model
         return status
 
     taken: set[str] = set()
