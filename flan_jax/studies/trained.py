@@ -103,7 +103,19 @@ def without_tokens(commands: Commands, model: str) -> str:
 
 
 def _run(folder: AnyPath) -> Run | None:
-    return Run.load(folder, f"restore it; or, of the whole folder, {_REMEDY}")
+    """The run in a folder, of a model that can be and of a vocabulary that is known; None if there is none.
+
+    Raises:
+      FlanError: it is broken.
+    """
+    remedy = f"restore it; or, of the whole folder, {_REMEDY}"
+    if (run := Run.load(folder, remedy)) is None:
+        return None
+    try:
+        _ = run.program.config, run.vocabulary["fingerprint"]
+    except (KeyError, TypeError, ValueError) as error:  # a FlanError does not name the file
+        raise FlanError(f"{folder / FILE} is broken ({str(error).rstrip('.')}); {remedy}.") from error
+    return run
 
 
 def _manifest(folder: AnyPath) -> Manifest:
