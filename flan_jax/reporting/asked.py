@@ -101,7 +101,7 @@ def _told(run: Run, dataset: str) -> dict[str, str]:
     found: dict[str, Any] = dict(limits(run, dataset))
     if run.is_log:
         found[VERSION], found[COMPUTATION] = figures.get("task_version"), figures.get("dtype")
-        found[PROGRAM] = run.results["harness"]
+        found[PROGRAM] = f"{run.results['harness']} {run.results.get('harness_version', '')}".rstrip()
     elif isinstance(computation := settings.get("computation"), Mapping):
         model = run.results.get("model")  # which earlier results do not say
         found[COMPUTATION] = computation.get("dtype") or (model.get("dtype") if isinstance(model, Mapping) else _OWN)

@@ -27,7 +27,7 @@ def _scored(run, dataset, right_TxE, rewrite, likelihood=-1.0):
 
         rewrite(path, change)
         mean = float(np.mean(right_E))
-        t |= {"value": mean, "sum": mean, "metrics": t.get("metrics", {}) | {"accuracy": 100 * mean}}
+        t |= {"value": mean, "sum": mean, "metrics": {"accuracy": 100 * mean}}
     none_on_dev = {"best_dev": None, "best_dev_template": None}
     means_T = np.mean(right_TxE, 1)
     spread = float(means_T.std(ddof=1)) if len(means_T) > 1 else 0.0

@@ -522,7 +522,7 @@ def test_texts_can_contradict_a_name(log, step, is_copy):
 def test_other_versions_of_the_harness_are_of_one_program(log):
     """Two versions were two programs, and no group."""
     runs = [log("a"), log("b", seed=2, args="pretrained=y")]
-    runs[1].results["harness"] = "lm-evaluation-harness 0.4.8"
+    runs[1].results["harness_version"] = "0.4.8"
     both = "asked by lm-evaluation-harness 0.4.9 and lm-evaluation-harness 0.4.8"
     assert f"b beside a: rte {both}. There the difference is of model and the program's version together" in _said(
         *runs

@@ -153,7 +153,7 @@ def whole(settings_of, tmp_path, monkeypatch):
     # The files of its model and of its data are not there: what they would say.
     program = SimpleNamespace(computation={"dtype": "float32"})
     monkeypatch.setattr(outcomes.Run, "load", lambda folder: SimpleNamespace(program=program))
-    manifest = SimpleNamespace(separator="eos", model={"dtype": "float32"})
+    manifest = SimpleNamespace(separator="eos", model={"dtype": "float32"}, tuning=found["tuning"])
     monkeypatch.setattr(outcomes.Manifest, "load", lambda folder: manifest)
     monkeypatch.setattr(outcomes.choosing, "steps", lambda folder: [2])
     monkeypatch.setattr(judging.adapters, "weights", lambda *arguments: None)
