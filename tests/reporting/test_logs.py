@@ -529,7 +529,7 @@ def test_other_versions_of_the_harness_are_of_one_program(log):
     )
     (group,) = reporting.grouped(runs, {"g": ["a", "b"]})
     assert f"g: its runs were {both} on rte." in _said(group)
-    assert group.title == "g · lm-evaluation-harness 0.4.9 or lm-evaluation-harness 0.4.8"
+    assert group.title == "g · lm-evaluation-harness 0.4.9 and 0.4.8"
 
 
 def test_a_task_without_exemplars_is_left_out_of_their_seeds(log):

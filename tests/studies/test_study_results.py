@@ -333,7 +333,10 @@ def test_a_computation_that_is_no_dictionary_is_named(commands):
     (folder,) = write(commands, "untuned")
     write(commands, "tuned")
     rewrite(folder, lambda found: found["settings"].update(computation="bfloat16"))
-    with pytest.raises(FlanError, match=f"untuned: {folder} has results that cannot be used .*no names with values 'settings.computation'"):
+    with pytest.raises(
+        FlanError,
+        match=f"untuned: {folder} has results that cannot be used .*no names with values 'settings.computation'",
+    ):
         Results(commands)
 
 
