@@ -175,8 +175,6 @@ def _problem_of_model(commands: Commands, evaluation: Evaluation, results: Mappi
 def _problem_of_dtype(commands: Commands, evaluation: Evaluation, results: Mapping[str, Any]) -> str:
     """Whether results were computed in the dtype that is asked for; with "auto" any is, and a study has one of them."""
     computation = results.get("settings", {}).get("computation", {})
-    if not isinstance(computation, Mapping):
-        return f"has a computation that is {computation!r}"
     tuning = evaluation.tuning
     folder = commands.checkpoint(evaluation.model) if tuning is None else commands.model_dir(tuning)
     model = results.get("model")

@@ -243,7 +243,6 @@ def test_the_untuned_model_is_the_one_that_tuning_started_from(planned):
         ({"attention": "auto"}, {"attention": "segments"}, ""),
         ("auto", {"dtype": "bfloat16"}, ""),
         ({"dtype": "auto"}, {}, ""),
-        ({}, "bfloat16", "has a computation that is 'bfloat16'"),
     ],
 )
 def test_results_are_of_the_dtype_that_is_asked_for(planned, asked, found, said):
@@ -277,7 +276,10 @@ def test_data_that_are_none_are_no_traceback(planned, value):
             figures["data"] = value
 
     rewrite(Path(step.output) / "results.json", change)
-    assert outcomes.problem(commands, step) == ""  # as of earlier versions, which do not say it
+    if value in (None, {"test": None}, {"test": {}}):  # as of earlier versions, which do not say it
+        assert outcomes.problem(commands, step) == ""
+    else:
+        assert "has results that cannot be used" in outcomes.problem(commands, step)
 
 
 def test_the_weights_of_another_seed_are_refused(planned):
