@@ -18,6 +18,7 @@ from flan_jax.values import (
     LOSS_AVERAGES,
     MESH_AXES,
     OUR_DATA,
+    OUR_VOCABULARIES,
     SEEDS,
     TOKENS,
     WEIGHTS,
@@ -306,7 +307,10 @@ SETTINGS = (
     ),
     Setting("MODEL", Text(), "a file of gin/models, if there is no checkpoint to start from", ("model_config.name",)),
     Setting(
-        "VOCABULARY", or_none(Where(("bytes",))), "'bytes', or a vocabulary's file or folder", ("train.vocabulary",)
+        "VOCABULARY",
+        or_none(Where(OUR_VOCABULARIES)),
+        "'bytes', or a vocabulary's file or folder",
+        ("train.vocabulary",),
     ),
     Setting(
         "",

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from flan_jax import own_tasks, values
 from flan_jax.errors import FlanError
-from flan_jax.values import MESH_AXES, OUR_DATA, SEEDS, Kind, Number, Unfit, Where, Whole, Word
+from flan_jax.values import MESH_AXES, OUR_DATA, OUR_VOCABULARIES, SEEDS, Kind, Number, Unfit, Where, Whole, Word
 
 _MODULE = "python -m flan_jax."
 AsWritten = argparse.RawDescriptionHelpFormatter  # keeps the line breaks of a description
@@ -108,7 +108,7 @@ TASKS: dict[str, Any] = {
 }
 path = of(Where(wanted="the path or the URL of a file or folder"))
 data = of(Where(OUR_DATA, wanted="samples, tfds, or the path or the URL of a folder"))
-vocabulary = of(Where(("bytes",), wanted="bytes, or the path or the URL of a file or folder"))
+vocabulary = of(Where(OUR_VOCABULARIES, wanted="bytes, or the path or the URL of a file or folder"))
 count = of(Whole(1))
 count_or_none = of(Whole(0))
 seed = of(Whole(0, SEEDS))

@@ -408,6 +408,7 @@ class Made:
 
 TOKENS = Whole(2, 2**20)  # tokens of an input or a target
 OUR_DATA = ("samples", "tfds")  # words for data beside folders; see `data.samples`
+OUR_VOCABULARIES = ("bytes",)
 WEIGHTS = ("params", "ema")  # a checkpoint's last parameters, or their mean over steps (EMA_DECAY)
 MESH_AXES = ("data", "fsdp", "tensor")
 PER_TOKEN, PER_EXAMPLE = LOSS_AVERAGES = ("per_token", "per_example")

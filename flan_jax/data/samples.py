@@ -9,7 +9,7 @@ from flan_jax import catalog
 from flan_jax.values import OUR_DATA
 
 # All that --data may be beside a folder: SAMPLES stands for their folder, TFDS for that of TFDS, and for downloads.
-SAMPLES, TFDS = OUR_NAMES = OUR_DATA
+SAMPLES, TFDS = OUR_DATA
 
 
 def samples_folder(record: catalog.Dataset | None = None) -> Path:

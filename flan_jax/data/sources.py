@@ -25,10 +25,11 @@ from tensorflow_datasets.core import shuffle as tfds_shuffle
 from flan_jax import catalog, own_data
 from flan_jax.data import left_out, network, usable
 from flan_jax.data.local_rows import BadRow, FileRows, read_fields
-from flan_jax.data.samples import OUR_NAMES, SAMPLES, TFDS, samples_folder
+from flan_jax.data.samples import SAMPLES, TFDS, samples_folder
 from flan_jax.errors import FlanError, StorageError, cannot, near_names, system_error_number
 from flan_jax.files import AnyPath, RemotePath, home, local, user_path, written
 from flan_jax.splits import SplitSlice, resolve_splits
+from flan_jax.values import OUR_DATA
 
 # TFDS sorts the rows that it writes by a hash, a gigabyte at a time. In buckets on the disk it takes as long.
 tfds_shuffle.MAX_MEM_BUFFER_SIZE, tfds_shuffle.BUCKETS_NUMBER = 64 * 2**20, 256
@@ -139,7 +140,7 @@ def _opened(record: catalog.Dataset, data: str | AnyPath) -> OpenSource:
             data_dir, bad_rows, notes = _imported(record, given)
         notes = (*notes, *left_out.foreign_files(record, others))
         name = user_path(data).name  # a folder that is called as one of our names is none of ours
-        origin = SAMPLES if data == SAMPLES else f"./{name}" if name in OUR_NAMES else name
+        origin = SAMPLES if data == SAMPLES else f"./{name}" if name in OUR_DATA else name
     else:
         data_dir, bad_rows, notes, origin = folder, (), (), TFDS
     nothing = SourceError(

@@ -30,15 +30,7 @@ from typing import Any
 import seqio
 
 from flan_jax import catalog, files, metrics, protocol, styles, values
-from flan_jax.data import (
-    samples,
-    seqio_examples,
-    seqio_registry,
-    seqio_scoring,
-    seqio_vocabulary,
-    sources,
-    vocabularies,
-)
+from flan_jax.data import seqio_examples, seqio_registry, seqio_scoring, seqio_vocabulary, sources, vocabularies
 from flan_jax.data.catalog_tasks import CatalogTask, OpenMixture
 from flan_jax.data.records import choose_template, exemplar_pool, num_renderings, records, text_records
 from flan_jax.data.seqio_scoring import RANKED
@@ -90,7 +82,7 @@ class Settings:
           FlanError: a folder that does not exist, or an impossible seed.
         """
         seed = values.checked("seed", values.Whole(0, values.SEEDS), self.seed)
-        if self.data in samples.OUR_NAMES:
+        if self.data in values.OUR_DATA:
             return dataclasses.replace(self, seed=seed)
         folder = files.user_path(self.data, "data")
         if not folder.is_dir():

@@ -25,9 +25,9 @@ from flan_jax.files import AnyPath, user_path
 from flan_jax.formats import names
 from flan_jax.scoring import scorer
 from flan_jax.studies import passed_on, stamps
+from flan_jax.studies.keys import digest, model_key
 from flan_jax.studies.plan import Arm, Evaluation, Tuning, check, resolved
-from flan_jax.studies.settings import READY, Settings, known_model, model_key
-from flan_jax.studies.settings import digest as digest
+from flan_jax.studies.settings import READY, Settings, known_model
 from flan_jax.values import WEIGHTS
 
 CONVERT, PREPARE, TRAIN, EVAL = JOBS = ("convert", "prepare", "train", "eval")

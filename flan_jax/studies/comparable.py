@@ -16,7 +16,8 @@ from flan_jax.reporting import asked
 from flan_jax.reporting import runs as finished
 from flan_jax.reporting.runs import Run
 from flan_jax.studies import outcomes
-from flan_jax.studies.commands import Commands, digest
+from flan_jax.studies.commands import Commands
+from flan_jax.studies.keys import digest
 from flan_jax.studies.plan import Arm
 from flan_jax.studies.settings import Settings
 

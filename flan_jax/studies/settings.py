@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import itertools
-import json
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,14 +12,14 @@ from typing import Any
 import gin
 
 from flan_jax import catalog, macro_checks, macros, styles, values
-from flan_jax.data.samples import OUR_NAMES
 from flan_jax.errors import FlanError, near_names, unknown_name
 from flan_jax.files import AnyPath, is_url, same_place, user_path
 from flan_jax.formats import names
 from flan_jax.json_lines import from_json
 from flan_jax.lazy import lazy_imports
 from flan_jax.studies import recipes, stamps
-from flan_jax.values import Kind, Several
+from flan_jax.studies.keys import model_key
+from flan_jax.values import OUR_DATA, Kind, Several
 
 with lazy_imports():
     from flan_jax.checkpoint import adapters, choosing
@@ -34,22 +32,6 @@ _OWN_EVAL += ("BASELINE_NAME", "STEP", "TASKS", "CONTAMINATION")
 TINY = "tiny"  # a random model, for tests of the way
 READY = (*names.PACKAGED, TINY)  # models that the study itself converts
 DATA_FILE, HAD = "data.json", "had"  # in a study's folder: what all of it was made from, and folders that were there
-_DIGITS = 8  # of a digest in a name
-
-
-def digest(value: Any) -> str:
-    """Of anything that JSON can say: the same for dictionaries that differ in order alone.
-
-    >>> digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1}) != digest({"a": 2, "b": 1})
-    True
-    """
-    text = json.dumps(value, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
-
-
-def model_key(folder: AnyPath) -> str:
-    """What folders of a checkpoint's tokens are called, and what names of its trainings are made from."""
-    return f"{folder.name}-{digest(str(folder.absolute()))}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +90,7 @@ class Settings:
     @functools.cached_property  # a plan asks hundreds of times
     def is_data_gone(self) -> bool:
         """Whether DATA is a folder of this machine that is not there. What was prepared of it stays."""
-        named = self.data in OUR_NAMES or is_url(self.data)
+        named = self.data in OUR_DATA or is_url(self.data)
         return not named and not user_path(self.data, "DATA").is_dir()
 
     def has(self, record: catalog.Dataset) -> bool:
@@ -116,7 +98,7 @@ class Settings:
 
         Of TFDS's own data and of the samples all of them count; where DATA is not there, those that it had.
         """
-        if self.data in OUR_NAMES:
+        if self.data in OUR_DATA:
             return True
         if self.is_data_gone:
             return self._had is None or any(folder in self._had for folder in stamps.folders(record))
@@ -221,7 +203,7 @@ def study(
     macros_of_budget = macro_values("BUDGET_TRAIN", budget or {}, "train", OWN_TRAIN)
     own = macros_of_budget if train is None else macro_values("TRAIN", train, "train", OWN_TRAIN)
     place = user_path(study_dir, "STUDY_DIR").absolute()
-    data_text = data if data in OUR_NAMES or is_url(data) else str(user_path(data, "DATA").absolute())
+    data_text = data if data in OUR_DATA or is_url(data) else str(user_path(data, "DATA").absolute())
     return Settings(
         name=name,
         folder=place,

@@ -18,12 +18,13 @@ from flan_jax.gin_files import TRAINING
 from flan_jax.models import DecoderConfig, automatic
 from flan_jax.models.config import AUTO, COMPUTATION
 from flan_jax.studies import passed_on, records
-from flan_jax.studies.commands import Commands, digest
+from flan_jax.studies.commands import Commands
+from flan_jax.studies.keys import digest
 from flan_jax.studies.plan import Evaluation, Tuning
 from flan_jax.training import comparing, continuing, resolving, starting
 from flan_jax.training.run import FILE, Program, Run
 
-_REMEDY = "remove it to have it tuned anew, or give another STUDY_DIR"
+_REMEDY = "remove that folder to have its model tuned anew, or give another STUDY_DIR"
 
 
 def check(commands: Commands) -> None:
@@ -57,12 +58,12 @@ def check(commands: Commands) -> None:
         if differences := continuing.unlike_manifest(own, run, folder):
             raise FlanError(
                 f"{folder} has the manifest.json of another model: {continuing.listed(differences)}; put its own back, "
-                f"or {_REMEDY.replace('it ', 'the folder ', 1)}."
+                f"or {_REMEDY}."
             )
         if (saved_by := saved_digests.run_of(folder, steps[-1])) not in (None, comparing.identity(run)):
             raise FlanError(
                 f"step {steps[-1]} of {folder} was saved by another training ({saved_by}) than its {FILE} tells of: "
-                f"put its own back, or {_REMEDY.replace('it ', 'the folder ', 1)}."
+                f"put its own back, or {_REMEDY}."
             )
         found.append((tuning, run))
     _check_together(commands, found)
@@ -108,7 +109,7 @@ def _run(folder: AnyPath) -> Run | None:
     Raises:
       FlanError: it is broken.
     """
-    remedy = f"restore it; or, of the whole folder, {_REMEDY}"
+    remedy = f"restore it, or {_REMEDY}"
     if (run := Run.load(folder, remedy)) is None:
         return None
     try:

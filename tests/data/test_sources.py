@@ -13,9 +13,10 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core import shuffle
 
 from flan_jax import catalog, json_lines
-from flan_jax.data import local_rows, samples, sources, tasks
+from flan_jax.data import local_rows, sources, tasks
 from flan_jax.errors import FlanError
 from flan_jax.splits import Splits, resolve_splits
+from flan_jax.values import OUR_DATA
 
 pytestmark = pytest.mark.slow
 
@@ -59,7 +60,7 @@ def test_a_folder_called_samples_is_a_folder(data, monkeypatch):
         found = sources.open_source(RTE, written)
         assert found.content == sources.open_source(RTE, data.parent / "samples").content
         assert found.content != ours and found.left_out  # a bad row is said
-        assert tasks.Settings(data=written).checked().data not in samples.OUR_NAMES
+        assert tasks.Settings(data=written).checked().data not in OUR_DATA
 
 
 def plain(row):

@@ -215,7 +215,7 @@ def test_tokens_that_are_gone_are_prepared_again(planned, capsys, execute, monke
     execute(type("Unit", (), {"argv": prepare.argv}), 0)
     shutil.rmtree(place)
     monkeypatch.setattr(type(commands.settings), "has", lambda settings, record: record.name != "sst2")
-    with pytest.raises(FlanError, match="composition.sst2 .* -> absent; remove it to have it tuned anew"):
+    with pytest.raises(FlanError, match="composition.sst2 .* -> absent; remove that folder to have its model"):
         trained.check(commands)
 
 

@@ -127,7 +127,7 @@ def test_without_a_dtype_the_models_own_is_asked_for(tmp_path):
     commands = planned(tmp_path)
     folders = write(commands)
     rewrite(folders[1] / "run.json", computed("bfloat16", "cudnn"))  # whose kernel takes no float32
-    assert "COMPUTATION.dtype bfloat16 -> float32; remove it to have it tuned anew" in refused(commands)
+    assert "COMPUTATION.dtype bfloat16 -> float32; remove that folder to have its model tuned anew" in refused(commands)
 
 
 def test_the_models_own_dtype_is_in_its_manifest(tmp_path):
@@ -218,9 +218,7 @@ def test_a_broken_record_says_what_a_study_does_about_it(tmp_path):
     (first / "run.json").write_text("{")
     line = refused(commands)
     assert "run.json is broken" in line and "next start" not in line
-    assert line.endswith(
-        "restore it; or, of the whole folder, remove it to have it tuned anew, or give another STUDY_DIR."
-    )
+    assert line.endswith("restore it, or remove that folder to have its model tuned anew, or give another STUDY_DIR.")
 
 
 def paths_of(value, at=()):
