@@ -89,7 +89,7 @@ def test_a_training_of_something_else_is_refused(planned, change, said):
     """It was evaluated, and printed as the one that was asked for."""
     commands = planned()
     rewrite(folders(commands)[1] / "run.json", change)
-    with pytest.raises(FlanError, match=f"holds another run than this study asks for: .*{said}.*; remove it"):
+    with pytest.raises(FlanError, match=f"holds another run than this study asks for: .*{said}.*; remove that folder"):
         trained.check(commands)
 
 
@@ -117,7 +117,7 @@ def test_one_seed_in_anothers_folder_is_refused(planned):
 def test_a_training_that_nothing_tells_of_is_refused(planned):
     commands = planned()
     (folders(commands)[0] / "run.json").unlink()
-    with pytest.raises(FlanError, match="has no run.json, which says how it was trained: remove it"):
+    with pytest.raises(FlanError, match="has no run.json, which says how it was trained: remove that folder"):
         trained.check(commands)
 
 
