@@ -242,16 +242,20 @@ def _counted(step: dict) -> bool:
 
 def _summary(plan: Sequence[dict]) -> str:
     left = [step for step in plan if not step["done"]]
-    known = [step["seconds"] for step in left if step["seconds"] is not None]
-    unknown = len(left) - len(known)
-    told = f", about {_time(sum(known))}" if known else ""
-    told += f", {unknown} of a kind that was not timed here yet" if unknown and known else ""
-    if counted := sum(_counted(step) for step in left):
-        told += (
-            f"; {counted} by operations alone, at {operations.rate() / 1e9:.0f} GFLOP/s of this machine's processor: "
-            "they take longer there, and less on an accelerator"
+    told = f"{len(plan)} steps, {len(plan) - len(left)} done, {len(left)} to do"
+    timed = [step["seconds"] for step in left if step["from"]]
+    counted = [step["seconds"] for step in left if _counted(step)]
+    if len(timed) == len(left):
+        return told + (f", about {_time(sum(timed))}" if timed else "")
+    parts = [f"{len(timed)} in about {_time(sum(timed))}"] if timed else []
+    if counted:
+        parts.append(
+            f"{len(counted)} in more than {_time(sum(counted))} (by operations, at {operations.rate() / 1e9:.0f} "
+            "GFLOP/s of this machine's processor; in less on an accelerator)"
         )
-    return f"{len(plan)} steps, {len(plan) - len(left)} done, {len(left)} to do{told}"
+    if unknown := len(left) - len(timed) - len(counted):
+        parts.append(f"{unknown} of a kind that was not timed here yet")
+    return f"{told}: {', '.join(parts)}"
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from flan_jax import configuration
+from flan_jax import configuration, study
 from flan_jax.models.costs import parameters
 from flan_jax.studies import estimates, operations, records
 from flan_jax.studies.commands import EVAL, TRAIN, Step
@@ -40,3 +40,22 @@ def test_all_packaged_models_have_a_shape():
         assert operations.shape_of(model).num_layers > 0
     encoder = configuration.model_config("t5_1_1_small")
     assert np.isfinite(operations.seconds(encoder, 1000, 200)) and operations.seconds(encoder, 1000, 200) > 0
+
+
+@pytest.mark.parametrize(
+    "times, told",
+    [
+        ([(60, 1), (60, 2)], "2 steps, 0 done, 2 to do, about 2 min"),
+        ([(None, 0)], "1 steps, 0 done, 1 to do: 1 of a kind that was not timed here yet"),
+        (
+            [(60, 1), (None, 0), (30, 0)],
+            "3 steps, 0 done, 3 to do: 1 in about 60 s, 1 in more than 30 s (by operations, at 2 GFLOP/s of this "
+            "machine's processor; in less on an accelerator), 1 of a kind that was not timed here yet",
+        ),
+        ([], "1 steps, 1 done, 0 to do"),
+    ],
+)
+def test_what_is_not_known_is_in_no_sum(times, told, monkeypatch):
+    monkeypatch.setattr(operations, "rate", lambda: 2e9)
+    plan = [{"done": False, "seconds": seconds, "from": of} for seconds, of in times]
+    assert study._summary(plan or [{"done": True, "seconds": None, "from": 0}]) == told
