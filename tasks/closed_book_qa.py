@@ -65,7 +65,7 @@ _ARC_TEMPLATES = (
         "{question}",
         INVERTED,
     ),
-    Template("Write a problem for a school science quiz. Solution: {answer}", "{question}", INVERTED),
+    Template("Write a question for a school science quiz. Answer: {answer}", "{question}", INVERTED),
     Template("Marked correct: {answer}\nMarked wrong:\n{others}\n\nWhat was asked?", "{question}", INVERTED),
 )
 
@@ -118,7 +118,7 @@ NATURAL_QUESTIONS = Dataset(
     templates=(
         Template("{question}"),
         Template("Question: {question}\nShort answer:"),
-        Template("Searched: {question}\nFound:"),
+        Template("Asked: {question}\nAnswered in a few words:"),
         Template("Reply from memory, with just a name, date, number or short phrase.\n\n{question}"),
         Template("quick one: {question}"),
         Template("As few words as you can, no full sentence needed.\n\n{question}"),

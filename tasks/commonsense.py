@@ -176,8 +176,8 @@ PIQA = Dataset(
         Template("{goal}\n\nWhich of the two is right?\n\n{options}", open_input="{goal}\n\nComplete this correctly."),
         Template("Goal: {goal}\nSolution?\n{options}"),
         Template(
-            "A household handbook lists:\n\n{goal}\n\nChoose the entry that would work in practice.\n\n{options}",
-            open_input="A household handbook lists:\n\n{goal}\n\nWrite an entry that would work in practice.",
+            "Household handbook: {goal}\n\nChoose the tip that would work in practice.\n\n{options}",
+            open_input="Household handbook: {goal}\n\nWrite a tip that would work in practice.",
         ),
         Template(
             "need help with this: {goal}\nwhich reply can I trust?\n{options}",

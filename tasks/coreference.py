@@ -225,7 +225,7 @@ WSC273 = Dataset(
     templates=(
         Template("{context}\n\nAnd what comes next?\n\n{options}"),
         Template("First part: {context}\nSecond part:\n{options}"),
-        Template("{gapped}\n\nRestore what is missing, with everything after it.\n\n{options}"),
+        Template("{gapped}\n\nWhat fills the gap? Write it with the rest of the sentence.\n\n{options}"),
         Template(
             "Which ending makes more sense?\n\n{context} ...\n\n{options}",
             open_input="Find a sensible ending.\n\n{context} ...",

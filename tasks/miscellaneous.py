@@ -309,7 +309,7 @@ WIC = Dataset(
             INVERTED,
         ),
         Template(
-            'Write two short examples of "{word}", one a line. The word should have {answer} in them.',
+            'Use "{word}" in two phrases or sentences, one a line. The word should have {answer} in them.',
             "{sentence1}\n{sentence2}",
             INVERTED,
         ),
@@ -445,7 +445,7 @@ COLA = Dataset(
             open_input="Sentence: {sentence}\nGrammar (acceptable or unacceptable):",
         ),
         Template(
-            "Linguists mark a sentence with an asterisk if it breaks the rules of English. Would this one be unacceptable, or is it acceptable?\n\n{sentence}\n\n{options}"
+            "Linguists mark a sentence with an asterisk if it breaks the rules of English. Is this one unacceptable or acceptable?\n\n{sentence}\n\n{options}"
         ),
         Template(
             "Never mind whether it's true or well put. Is the grammar acceptable or unacceptable?\n\n{sentence}\n\n{options}"
@@ -503,7 +503,7 @@ MATH_DATASET = Dataset(
         Template("{equation}\n\nWhat is {unknown}?"),
         Template("Equation: {equation}\nUnknown: {unknown}\nValue:"),
         Template("Which number makes this true if you put it in for {unknown}?\n\n{equation}"),
-        Template("On paper, please.\n\n{question}\n\nHand in just the number."),
+        Template("No working needed.\n\n{question}\n\nJust the number, please."),
         Template("keep getting {equation} wrong, what's {unknown}?"),
         Template("If {equation}, then {unknown} ="),
         Template("Find the one value of {unknown} for which this linear equation holds, in digits.\n\n{equation}"),
@@ -572,7 +572,7 @@ FIX_PUNCT = Dataset(
     gpt3_prompt=Gpt3Prompt("Without punctuation: {bare}\nWith punctuation:", stop=("\n",)),
     templates=(
         Template("Put the punctuation back in.\n\n{bare}"),
-        Template("{bare}\n\nThe punctuation is gone. Restore it."),
+        Template("{bare}\n\nThe line above has lost its punctuation. Restore it."),
         Template("Unpunctuated: {bare}\nPunctuated:"),
         Template(
             "Our website lost every comma, full stop, apostrophe and other sign. Repair this line, but keep the letters.\n\n{bare}"
@@ -589,7 +589,7 @@ FIX_PUNCT = Dataset(
             INVERTED,
         ),
         Template(
-            "{bare}\n\nWhich punctuation marks and other signs are missing? List them in order with spaces between them, repeats included.",
+            "{bare}\n\nWhich punctuation marks and symbols are missing? List them in order with spaces between them, repeats included.",
             "{marks}",
             INVERTED,
         ),
@@ -635,13 +635,13 @@ TRUE_CASE = Dataset(
         Template("Restore the capital letters.\n\n{lower}"),
         Template("{lower}\n\nWrite that with capitals where they belong."),
         Template("lower case: {lower}\nnormal spelling:"),
-        Template("shift key is stuck, this came out:\n{lower}\nwhat did i mean, capitals and all?"),
+        Template("shift key is broken, this came out:\n{lower}\nwhat did i mean, capitals and all?"),
         Template(
             "All capitals are gone. Give them back to names, headings, sentence beginnings and so on, and change nothing else.\n\nPassage: {lower}"
         ),
         Template("Uncapitalized manuscript:\n{lower}\n\nPrinted version:"),
         Template("A speech program wrote this in small letters. Capitalize it properly: {lower}"),
-        Template("Fix the case: {lower}"),
+        Template("Fix upper and lower case: {lower}"),
         Template("{answer}\n\nCopy this in small letters.", "{lower}", INVERTED),
         Template(
             "Which words here need a capital letter? List them in order, spelled correctly, with commas between them.\n\n{lower}",

@@ -24,7 +24,7 @@ _TWO_WAY = (("entailment", "yes"), ("not_entailment", "no"))
 # For the inverted templates, in label order: "a statement that ...", and for QNLI "a sentence that ... the question".
 _THREE_WAY_RELATIONS = ("has to be true", "may or may not be true", "cannot be true")
 _RTE_RELATIONS = ("follows from it", "does not follow from it")
-_QNLI_RELATIONS = ("answers", "leaves unanswered")
+_QNLI_RELATIONS = ("answers", "does not answer")
 
 
 def _three_way_fields(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -174,17 +174,17 @@ CB = Dataset(
             "{hypothesis}\n\nTrue, as far as the text goes? Remember that people also wonder, doubt and pretend.\n\n{premise}\n\n{options}"
         ),
         Template(
-            "came in late, this is all I heard:\n{premise}\n\nso is this true now?\n{hypothesis}\nit's fine if you can't tell\n\n{options}"
+            "came in late, this is all I heard:\n{premise}\n\nclaim: {hypothesis}\ntrue? it's fine if you can't tell\n\n{options}"
         ),
         Template("Extract:\n{premise}\n\nTrue, given the extract?\n{hypothesis}\n\n{options}"),
         Template("{premise}\n{hypothesis}\n\nIs that true?\n{options}"),
         Template(
-            "Write a bit of a story, a conversation or the news. Going by it, this point {relation}:\n\n{hypothesis}",
+            "Write a few lines of a conversation, a story or a news report, after which this statement {relation}:\n\n{hypothesis}",
             "{premise}",
             INVERTED,
         ),
         Template(
-            'Bring up the following in a few sentences, so that "Is it true?" has to be answered with "{answer}".\n\n{hypothesis}',
+            'Write a few sentences about this claim. Asked whether it is true, one should have to answer "{answer}".\n\nClaim: {hypothesis}',
             "{premise}",
             INVERTED,
         ),
@@ -460,7 +460,7 @@ WNLI = Dataset(
             INVERTED,
         ),
         Template(
-            'Make up a text with a pronoun in it. Someone who understands it is asked whether the line below follows, and answers "{answer}".\n\n{reading}',
+            'Make up a text with a pronoun in it. Does the line below follow from your text? The right answer has to be "{answer}".\n\n{reading}',
             "{text}",
             INVERTED,
         ),

@@ -165,7 +165,11 @@ QQP = Dataset(
             "{question2}",
             INVERTED,
         ),
-        Template("Two forum questions. Duplicates: {answer}\n\nSecond: {question2}\nFirst:", "{question1}", INVERTED),
+        Template(
+            "Forum question: {question2}\nIs the other question a duplicate? {answer}\nThe other question:",
+            "{question1}",
+            INVERTED,
+        ),
     ),
 )
 

@@ -124,7 +124,7 @@ DROP = Dataset(
         Template("{question}\n\nIt's all in here, though perhaps not in one place.\n\n{passage}"),
         Template("need one detail from this text:\n{question}\n\n{passage}"),
         Template("Read closely.\n\n{passage}\n\n{question}\nGive the result only."),
-        Template("Record: {passage}\nQuery: {question}\nReply, in the fewest words:"),
+        Template("Record: {passage}\nQuery: {question}\nReply in the fewest words:"),
         Template("{passage}\n{question}"),
         Template(
             "Write a question about this passage that takes some thinking. Its answer is: {answer}\n\n{passage}",
@@ -351,7 +351,7 @@ SQUAD_V2 = Dataset(
         Template('{context}\n\n{question}\nAnswer or "unanswerable":'),
         Template("Article: {title}\nParagraph: {context}\nQuestion: {question}\nAnswer (or unanswerable):"),
         Template(
-            "Some questions only sound as if the text answered them. Name the words that answer this one, or say unanswerable.\n\nExtract: {context}\n\nQuestion: {question}"
+            "The text answers some questions and not others. Copy the words that answer this one, or say unanswerable.\n\nExtract: {context}\n\nQuestion: {question}"
         ),
         Template(
             "can you find this in the article '{title}'? {question}\njust say unanswerable if it isn't in there\n\n{context}"
@@ -363,7 +363,7 @@ SQUAD_V2 = Dataset(
         ),
         Template("Topic: {title}\n\n{context}\n\nWrite a question that {relation}.", "{question}", INVERTED),
         Template(
-            "Add a question about this paragraph to our test, and its answer on a second line: a phrase from the paragraph, or unanswerable if it isn't there.\n\n{context}",
+            "Add a question about this paragraph to our test. On a second line, answer it with a phrase from the paragraph, or with unanswerable if the paragraph doesn't say.\n\n{context}",
             "{question}\n{answer}",
             INVERTED,
         ),

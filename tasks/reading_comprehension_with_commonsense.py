@@ -152,16 +152,16 @@ RECORD = Dataset(
             "One more sentence about this story starts as below. Choose the ending that is true to the report.\n\nReport: {passage}\n\nStart: {opening}\n\n{options}",
             open_input="One more sentence about this story starts as below, and a name comes next. Write the rest so that it is true to the report.\n\nReport: {passage}\n\nStart: {opening}",
         ),
-        Template("{opening}\n\nGo on from the dots, based on this news.\n\n{passage}\n\n{options}"),
+        Template("{opening}\n\nContinue from the dots, based on this news story.\n\n{passage}\n\n{options}"),
         Template(
             "Study the article.\n\n{passage}\n\n{opening}\n\nHow should that sentence go on? You may have to put two and two together.\n{options}"
         ),
-        Template("missed the end, can you fill it in?\n{passage}\n\n{opening}\n{options}"),
+        Template("read this, then finish the last line for me\n{passage}\n\n{opening}\n{options}"),
         Template(
             "{passage}\n\n{opening}\n\nWhich of these puts the right name into the story?\n\n{options}",
             open_input="{passage}\n\n{opening}\n\nEnd this with the right name from the story.",
         ),
-        Template("{passage}\n\nFill in: {opening}\n{options}"),
+        Template("{passage}\n\nComplete this: {opening}\n{options}"),
         Template("{passage}\n\nAdd one sentence to this report. It has to mention {entity}.", "{sentence}", INVERTED),
         Template(
             "Write a quiz sentence about this news item with a name replaced by four underscores. Put the name on the next line.\n\n{passage}",

@@ -204,7 +204,7 @@ YELP_POLARITY_REVIEWS = Dataset(
             "The stars of this review got lost. Few meant negative, many meant positive. Was it negative or positive?\n\n{review}\n\n{options}"
         ),
         Template("{review}\n\nVerdict:\n{options}", open_input="{review}\n\nVerdict (negative or positive):"),
-        Template("State the client's view of the business.\n\n{review}\n\nPositive or negative view?\n{options}"),
+        Template("How does this customer feel about the business?\n\n{review}\n\nPositive or negative?\n{options}"),
         Template(
             "thinking of going here. can you sum up the review in one word, negative or positive?\n\n{review}\n\n{options}"
         ),

@@ -80,7 +80,7 @@ COMMON_GEN = Dataset(
             INVERTED,
         ),
         Template(
-            "Guess the words that this line had to use, mostly nouns and verbs. Put each on its own line after a dash.\n\n{answer}",
+            "This line was made from a few given words, mostly nouns and verbs. Guess them, and put each on its own line after a dash.\n\n{answer}",
             "{concept_list}",
             INVERTED,
         ),
@@ -123,7 +123,7 @@ DART = Dataset(
         Template("A table was split into these pieces:\n\n{triple_list}\n\nWhat did it say, in words?"),
         Template("in normal language, what does this mean?\n{triples}"),
         Template("State every fact below (subject | relation | value) in a fluent sentence or two.\n\n{triple_list}"),
-        Template("Database entries:\n{triple_list}\n\nEncyclopedia text:"),
+        Template("Database entries:\n{triple_list}\n\nThe same in prose:"),
         Template("{triples}\n\nIn a sentence:"),
         Template(
             "{answer}\n\nSplit this into single facts, one a line after a dash: subject | relation | value",

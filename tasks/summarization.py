@@ -64,7 +64,7 @@ AESLC = Dataset(
         Template("An email arrived without a subject.\n\n{body}\n\nWrite the subject in a few words."),
         Template("Name the email's topic as the subject field would.\n\nEmail: {body}"),
         Template("can't think of a subject for this, any idea?\n\n{body}"),
-        Template("Restore the lost subject from the text.\n\n{body}"),
+        Template("Fill in the subject line.\n\n{body}"),
         Template("Email: {body}\nTopic in a few words:"),
         Template("Write an email to go with this subject line.\n\n{answer}", "{body}", INVERTED),
         Template("Subject: {answer}\nMessage:", "{body}", INVERTED),
@@ -305,7 +305,7 @@ MULTI_NEWS = Dataset(
         Template("{numbered}\n\nWrite one summary of everything above."),
         Template("All of this is about one event. Bring it together in one paragraph.\n\n{articles}"),
         Template("Coverage:\n{articles}\n\nDigest:"),
-        Template("{numbered}\n\nTurn that material into a single news item."),
+        Template("{numbered}\n\nWrite one news story that covers all of this."),
         Template("my feed is full of this and I can't read it all, what's the whole story?\n\n{articles}"),
         Template("Use all the sources, repeat nothing and add nothing.\n\n{numbered}\n\nSummary:"),
         Template(
@@ -496,7 +496,7 @@ SAMSUM = Dataset(
         Template("Chat:\n{dialogue}\nSummary:"),
         Template("was away from my phone, what did i miss?\n\n{dialogue}"),
         Template("Retell these messages in the third person, and keep it short.\n\n{dialogue}"),
-        Template("Report what came up in this chat, leaving out the details.\n\n{dialogue}"),
+        Template("Sum up this chat and leave out the details.\n\n{dialogue}"),
         Template("Name the people, skip the greetings and don't quote.\n\n{dialogue}\n\nSummary of the dialogue:"),
         Template("{dialogue}\n\nWhat happened in this chat?"),
         Template("Sum up who said and decided what.\n\n{dialogue}"),
@@ -505,7 +505,7 @@ SAMSUM = Dataset(
             "{dialogue}",
             INVERTED,
         ),
-        Template("{answer}\n\nType out the text messages in which that was said.", "{dialogue}", INVERTED),
+        Template("{answer}\n\nMake up the chat in which that was said.", "{dialogue}", INVERTED),
     ),
 )
 
@@ -542,9 +542,7 @@ WIKI_LINGUA_ENGLISH_EN = Dataset(
         Template("Give the instructions in this text, one after the other, without explanations.\n\n{article}"),
         Template("Reduce to a series of commands, without reasons or examples.\n\n{article}"),
         Template("just tell me what to do, no details\n\n{article}"),
-        Template(
-            "This how-to has lost its headings.\n\n{article}\n\nWrite a short command for each part, all in one paragraph."
-        ),
+        Template("What are the steps here?\n\n{article}\n\nOne short command each, all in one paragraph."),
         Template("{answer}\n\nWrite the opening of a beginner's guide with these steps.", "{opening}", INVERTED),
         Template(
             "Explain the first one or two of these steps as a how-to article would, with tips and reasons.\n\n{answer}",

@@ -106,7 +106,7 @@ PARA_CRAWL_ENES = _pair(
         Template("what does this bit of the website say in {target_language}?\n\n{source}"),
         Template("Say it in {target_language}.\n{source}"),
         Template(
-            "Write a heading, a menu line or a few sentences in {source_language}, as on a website.",
+            "Make up a line or two of {source_language} text for a website.",
             "{source}",
             INVERTED,
         ),
@@ -307,7 +307,7 @@ WMT16_TREN = _pair(
         Template("Q: How do you express the text below in {target_language}?\n{source}\nA:"),
         Template("Translate from {source_language} into {target_language} and keep the tone.\n\n{source}"),
         Template("{source}\n\nOur office only speaks {target_language}. Translate for us."),
-        Template("This needs a certified translation into {target_language}, complete and exact.\n\n{source}"),
+        Template("This needs an exact translation into {target_language}, with nothing left out.\n\n{source}"),
         Template("Swap {source_language} for {target_language}, same content.\n\n{source}"),
         Template("Meaning in {target_language}?\n{source}"),
         Template("English, or is it Turkish?\n{source}", "{source_language}", INVERTED),
