@@ -19,9 +19,11 @@ with lazy_imports():  # the catalog is read by processes that need no TensorFlow
 
 
 def _copa_fields(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields premise, relation ("cause" or "effect"), question, link, beginning, wrong (the other choice), options, answer.
+    """Fields premise, relation ("cause" or "effect"), question, cue, gapped, link, beginning, wrong, options, answer.
 
-    The link is "because" or "so"; the beginning is the premise with the link after it, for a choice to follow.
+    The cue asks for the next sentence. The gap stands for a sentence, before the premise for a cause and after it for an
+    effect. The link is "because" or "so"; the beginning is the premise with the link after it, for a choice to follow.
+    Wrong is the other choice.
     """
     premise = one_line(record["premise"])
     asks_for_cause = tf.equal(record["question"], "cause")
@@ -33,6 +35,8 @@ def _copa_fields(record: Mapping[str, Any]) -> dict[str, Any]:
         "premise": premise,
         "relation": tf.where(is_known, record["question"], ""),
         "question": tf.where(asks_for_cause, "What was the cause of this?", "What happened as a result?"),
+        "cue": tf.where(asks_for_cause, "Why?", "And then?"),
+        "gapped": tf.where(asks_for_cause, tf.strings.join(["____ ", premise]), tf.strings.join([premise, " ____"])),
         "link": link,
         "beginning": tf.strings.join([bare, link], separator=" "),
         "wrong": at(options, 1 - record["label"]),
@@ -54,7 +58,7 @@ COPA = Dataset(
     templates=(
         Template("{premise}\n\n{question}\n\n{options}"),
         Template("Event: {premise}\nLikely {relation}:\n{options}"),
-        Template("Finish the sentence.\n\n{beginning} ...\n\n{options}"),
+        Template("Add a sentence.\n\n{premise} {cue}\n\n{options}"),
         Template(
             "{premise}\n\nOf these two, which is the more likely {relation}?\n\n{options}",
             open_input="{premise}\n\nWhat would be a likely {relation}?",
@@ -62,7 +66,7 @@ COPA = Dataset(
         Template("I said: {premise}\nThey asked: {question}\nWhat should I answer?\n{options}"),
         Template("Give a plausible {relation} of the event.\n\nEvent: {premise}\n\n{options}"),
         Template("Use your common sense.\n\n{premise}\n\nWhat's the {relation}?\n{options}"),
-        Template("Fill the gap: {beginning} ___\n{options}"),
+        Template("Fill the gap with a sentence: {gapped}\n{options}"),
         Template("{answer}\n\nThat is the {relation}. Of what? Answer in a sentence.", "{premise}", INVERTED),
         Template(
             "Something happened. Its likely {relation}: {answer}\nNothing to do with it: {wrong}\n\nSay in one sentence what happened.",
@@ -81,16 +85,40 @@ def _without_markers(text: Any, instead: str) -> Any:
     return tf.strings.strip(tf.strings.regex_replace(text, r"\s*\[(?:title|step|substeps?)\]\s*", instead))
 
 
+# How HellaSwag's texts were taken apart, applied in order. A straight quotation mark after a number is an inch sign.
+_HELLASWAG_APART = (
+    (r"(\d) , (\d{3})\b", r"\1,\2"),
+    (r"(\S) ([,;:!?)]+)", r"\1\2"),
+    (r"([^.])\.\.( \D|$)", r"\1.\2"),  # a full stop after a sentence that has one
+    (r"([!?:])\.( \D|$)", r"\1\2"),
+    (r'(\d) "( by |[,.;:)x]|$)', r'\1"\2'),
+    (r'\b(by|x) ([\d./ ]*\d) "', r'\1 \2"'),
+    (r'^([^"]*(?:[,:]|\b(?:says?|said|saying|like))) " ([^"]*)$', r'\1 "\2'),  # opened here and closed later
+    (r'^([^"]*[.?!]) "( [^"]*|)$', r'\1"\2'),  # opened earlier
+)
+
+
+def _hellaswag_text(text: Any) -> Any:
+    """Text with its punctuation as it is usually written. Where quotation marks may not come in pairs, they stay."""
+    for pattern, instead in _HELLASWAG_APART:
+        text = tf.strings.regex_replace(text, pattern, instead)
+    in_pairs = (
+        r'(?s)(?:(?:\d ?"|[^"])*(?:[^\d"] |\()"[^"]*")*(?:\d ?"|[^"])*'  # at the start, one may close what is cut off
+    )
+    quoted = tf.strings.regex_replace(text, r'([^\d ] |\()" ([^"]*[^" ]) ?"', r'\1"\2"')
+    return tf.where(tf.strings.regex_full_match(text, in_pairs), quoted, text)
+
+
 def _hellaswag_fields(record: Mapping[str, Any]) -> dict[str, Any]:
     """Fields context, activity (a title such as "Long jump"), options (endings), answer.
 
     A caption's context ends with the beginning of its next sentence, in lower case; it gets its capital letter.
     """
-    context = _without_markers(record["context"], "\n")
+    context = _hellaswag_text(_without_markers(record["context"], "\n"))
     opening = r"(?s)^(.*[.!?]\s)([a-z])([^.!?]*)$"
     head, letter, rest = (tf.strings.regex_replace(context, opening, group) for group in (r"\1", r"\2", r"\3"))
     capitalized = tf.strings.join([head, tf.strings.upper(letter), rest])
-    options = one_line(_without_markers(record["endings"], " "))
+    options = _hellaswag_text(one_line(_without_markers(record["endings"], " ")))
     return {
         "context": tf.where(tf.strings.regex_full_match(context, opening), capitalized, context),
         "activity": one_line(record["activity_label"]),
@@ -130,7 +158,7 @@ HELLASWAG = Dataset(
         ),
         Template("Opening: {context}\nEnding:\n{options}"),
         Template('found this under "{activity}":\n\n{context}\n\nany idea how it continues?\n{options}'),
-        Template("{context} ...\n\nFinish naturally.\n\n{options}"),
+        Template("{context}\n\nFinish naturally.\n\n{options}"),
         Template(
             "Topic: {activity}\nEnd of the text: {answer}\n\nWrite the part that comes before it.",
             "{context}",
@@ -173,11 +201,14 @@ PIQA = Dataset(
     fields=_piqa_fields,
     gpt3_prompt=Gpt3Prompt("{goal}"),
     templates=(
-        Template("{goal}\n\nWhich of the two is right?\n\n{options}", open_input="{goal}\n\nComplete this correctly."),
+        Template(
+            "{goal}\n\nWhich of the two is right?\n\n{options}",
+            open_input="{goal}\n\nAnswer or complete this correctly.",
+        ),
         Template("Goal: {goal}\nSolution?\n{options}"),
         Template(
-            "Household handbook: {goal}\n\nChoose the tip that would work in practice.\n\n{options}",
-            open_input="Household handbook: {goal}\n\nWrite a tip that would work in practice.",
+            "Household topic: {goal}\n\nChoose the tip that would work in practice.\n\n{options}",
+            open_input="Household topic: {goal}\n\nWrite a tip that would work in practice.",
         ),
         Template(
             "need help with this: {goal}\nwhich reply can I trust?\n{options}",
@@ -192,7 +223,7 @@ PIQA = Dataset(
             "{goal}\n\nOnly one of these would work. Which?\n{options}",
             open_input="Answer this if it is a question. If it is the start of a sentence, finish it.\n\n{goal}",
         ),
-        Template("My note starts like this:\n{goal}\n\nHow should it end, to be true and useful?\n\n{options}"),
+        Template("My note is about this: {goal}\n\nWhat should it say, to be true and useful?\n\n{options}"),
         Template(
             "{answer}\n\nWhat is this advice or fact about? Name the goal, question or thing.", "{goal}", INVERTED
         ),

@@ -8,11 +8,25 @@ from typing import Any
 from flan_jax.catalog import CLASSIFICATION, Dataset
 from flan_jax.lazy import lazy_imports
 from flan_jax.splits import Splits
-from flan_jax.tasks.fields import YES_NO_SPELLINGS, at, has_label, one_line, pick
+from flan_jax.tasks.fields import YES_NO_SPELLINGS, at, capitalized, has_label, one_line, pick
 from flan_jax.templates import INVERTED, Gpt3Prompt, Template
 
 with lazy_imports():  # the catalog is read by processes that need no TensorFlow
     import tensorflow as tf
+
+
+_SMALL_WORDS = r"(?s)(?:The|An?|Some|Both|My|Your|His|Her|Its|Our|Their|Th[ei]se|Th(?:is|at|ose)) .*"
+
+
+def _in_mid_sentence(names: Any) -> Any:
+    """Names as they stand within a sentence: an article and the like in lower case. String tensor of any shape."""
+    small = tf.strings.join(
+        [
+            tf.strings.lower(tf.strings.regex_replace(names, r"(?s)^(.?).*$", r"\1")),
+            tf.strings.regex_replace(names, r"(?s)^.", ""),
+        ]
+    )
+    return tf.where(tf.strings.regex_full_match(names, _SMALL_WORDS), small, names)
 
 
 # ------------------------------------------------------------------------------------- Definite Pronoun Resolution
@@ -31,11 +45,11 @@ def _dpr_pronoun(record: Mapping[str, Any]) -> Any:
 def _dpr_fields(record: Mapping[str, Any]) -> dict[str, Any]:
     """Fields sentence, marked (the pronoun in square brackets), pronoun, first, second, wrong (candidates), options, answer.
 
-    Where the pronoun stands in a sentence twice, the first one is meant.
+    Candidates are given as they stand in the sentence or with a capital letter; an article is always small here.
     """
     sentence = one_line(record["sentence"])
     pronoun = one_line(record["pronoun"])
-    options = one_line(record["candidates"])
+    options = _in_mid_sentence(one_line(record["candidates"]))
     in_brackets = tf.strings.join(["[", pronoun, "]"])
     return {
         "sentence": sentence,
@@ -50,10 +64,15 @@ def _dpr_fields(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _dpr_keep(record: Mapping[str, Any]) -> Any:
-    """Keeps what has its pronoun in its sentence, and two candidates to choose from."""
-    somewhere = tf.strings.join(["(?s).*", _dpr_pronoun(record), ".*"])
-    options = one_line(record["candidates"])
-    return tf.strings.regex_full_match(record["sentence"], somewhere) & tf.not_equal(at(options, 0), at(options, 1))
+    """Keeps what has its pronoun in its sentence just once, and two candidates to choose from.
+
+    Which one is meant is not said where it stands there twice.
+    """
+    pronoun = _dpr_pronoun(record)
+    has_one = tf.strings.regex_full_match(record["sentence"], tf.strings.join(["(?s).*", pronoun, ".*"]))
+    has_two = tf.strings.regex_full_match(record["sentence"], tf.strings.join(["(?s).*", pronoun, ".*", pronoun, ".*"]))
+    options = _in_mid_sentence(one_line(record["candidates"]))
+    return has_one & ~has_two & tf.not_equal(at(options, 0), at(options, 1))
 
 
 DEFINITE_PRONOUN_RESOLUTION = Dataset(
@@ -100,12 +119,18 @@ DEFINITE_PRONOUN_RESOLUTION = Dataset(
 _ONE_BLANK = r"(?s)^\s*([^_]*[^_\s])\s*_([^_]*)$"
 
 
+def _winogrande_text(text: Any) -> Any:
+    """Text on one line, without the spaces that some writers put before a full stop, a comma or "'s"."""
+    text = tf.strings.regex_replace(one_line(text), r"([.,;]) ?\.( ?)(\pL|$)", r"\1 \3")
+    return tf.strings.regex_replace(tf.strings.strip(text), r" ([.,;:!?]|['’]s\b)", r"\1")
+
+
 def _winogrande_fields(record: Mapping[str, Any]) -> dict[str, Any]:
     """Fields context (what stands before the blank), first and second (the candidates), sentence, options, answer.
 
     An option is a candidate with the rest of the sentence after the blank, since that is what tells them apart.
     """
-    sentence = one_line(record["sentence"])
+    sentence = _winogrande_text(record["sentence"])
     context = tf.strings.regex_replace(sentence, _ONE_BLANK, r"\1")
     rest = tf.strings.regex_replace(sentence, _ONE_BLANK, r"\2")
     candidates = tf.strings.strip(tf.stack([record["option1"], record["option2"]]))
@@ -138,7 +163,7 @@ WINOGRANDE = Dataset(
     gpt3_prompt=Gpt3Prompt("{context}"),
     templates=(
         Template("{context}\n\nContinue so that it makes sense.\n\n{options}"),
-        Template("Which ending fits?\n{context} ...\n{options}", open_input="What ending fits?\n{context} ..."),
+        Template("Which ending fits?\n{context}\n{options}", open_input="What ending fits?\n{context}"),
         Template(
             "The two endings are alike except for who or what they're about. Which agrees with the text?\n\n{context}\n\n{options}",
             open_input="Write an ending that agrees with the text. Mind who or what it is about.\n\n{context}",
@@ -181,7 +206,8 @@ def _owners(candidates: Any, pronoun: Any) -> Any:
 def _wsc273_fields(record: Mapping[str, Any]) -> dict[str, Any]:
     """Fields context (what stands before the pronoun), gapped (the text with a gap instead), first, second (the candidates), options, answer.
 
-    An option is a candidate with the rest of the text after the pronoun. The candidate is in the possessive where the
+    An option is a candidate with the rest of the text after the pronoun. It goes on from the context, so it has a
+    capital letter after a full stop and otherwise a small article. The candidate is in the possessive where the
     pronoun is: "her" before a word, which nowhere in WSC273 is an object.
     """
     text, start, end = record["text"], record["pronoun_start"], record["pronoun_end"]
@@ -189,15 +215,17 @@ def _wsc273_fields(record: Mapping[str, Any]) -> dict[str, Any]:
     rest = tf.strings.substr(text, end, tf.strings.length(text, unit="UTF8_CHAR"), unit="UTF8_CHAR")
     rest = tf.strings.regex_replace(rest, r"[\s\pZ]+", " ")
     rest = tf.strings.regex_replace(rest, "^ ([.,;:!?])", r"\1")  # TFDS puts a space before all but a lone one
-    candidates = one_line(tf.stack([record["option1_normalized"], record["option2_normalized"]]))
+    candidates = _in_mid_sentence(one_line(tf.stack([record["option1_normalized"], record["option2_normalized"]])))
+    starts_sentence = tf.strings.regex_full_match(context, r"(?s)(?:.*[.!?][\"'”’]*)?")
     before_noun = tf.strings.regex_full_match(rest, r' "?[\pL\pN].*')
     possessive = tf.strings.regex_full_match(record["pronoun_text"], _POSSESSIVE) & before_noun
     starts = tf.where(possessive, _owners(candidates, record["pronoun_text"]), candidates)
     options = tf.strings.strip(tf.strings.join([starts, rest]))
+    options = tf.where(starts_sentence, capitalized(options), options)
     return {
         "context": context,
         "gapped": one_line(tf.strings.join([context, " ____", rest])),
-        "first": candidates[0],
+        "first": capitalized(candidates[0]),
         "second": candidates[1],
         "options": options,
         "answer": at(options, record["label"]),
@@ -227,8 +255,8 @@ WSC273 = Dataset(
         Template("First part: {context}\nSecond part:\n{options}"),
         Template("{gapped}\n\nWhat fills the gap? Write it with the rest of the sentence.\n\n{options}"),
         Template(
-            "Which ending makes more sense?\n\n{context} ...\n\n{options}",
-            open_input="Find a sensible ending.\n\n{context} ...",
+            "Which ending makes more sense?\n\n{context}\n\n{options}",
+            open_input="Find a sensible ending.\n\n{context}",
         ),
         Template(
             "Grammar won't help here, but knowing how the world works will.\n\n{context}\n\nWhat's the second half?\n{options}"
@@ -237,7 +265,7 @@ WSC273 = Dataset(
         Template("Continue with the words that make the most sense.\n\n{context}\n\n{options}"),
         Template("this is all I could read:\n{context}\nwhat do you think it said after that?\n{options}"),
         Template("{context}\n\nThe writer avoided a pronoun here. Write on, naming the person or thing.\n\n{options}"),
-        Template("{context} ...\n\nGo on:\n{options}"),
+        Template("{context}\n\nGo on:\n{options}"),
     ),
 )
 
@@ -267,9 +295,10 @@ def _wsc_fields(record: Mapping[str, Any]) -> dict[str, Any]:
     marked = tf.strings.regex_replace(words, _FIRST_LETTERS, r"\1*\2*\3")
     at_pronoun = tf.equal(numbers, tf.argmin(distance, output_type=tf.int32))
     text = tf.strings.reduce_join(tf.where(at_pronoun, marked, words), separator=" ")
+    text = tf.strings.regex_replace(text, r" ([.,;:!?]|'s\b)", r"\1")
     options = tf.constant([word for _, word in _WSC_LABELS])
     return {
-        "text": tf.strings.regex_replace(text, r" ([.,;:!?]|'s\b)", r"\1"),
+        "text": tf.strings.regex_replace(text, r'(^|[ (])" ([^"]*) "', r'\1"\2"'),
         "pronoun": one_line(record["span2_text"]),
         "candidate": tf.strings.regex_replace(one_line(record["span1_text"]), "^The ", "the "),
         "relation": pick(_WSC_RELATIONS, record["label"]),
@@ -305,9 +334,9 @@ WSC = Dataset(
         Template("Text: {text}\nPronoun: *{pronoun}*\nReferent: {candidate}\nCorrect?\n{options}"),
         Template("{text}\n\nSay yes if the marked pronoun means {candidate}, otherwise no.\n\n{options}"),
         Template(
-            "Check this reading of the pronoun between asterisks.\n\n{text}\n\n*{pronoun}* = {candidate}: is that what the text says?\n\n{options}"
+            'Check this reading of the pronoun between asterisks.\n\n{text}\n\n*{pronoun}* is read as "{candidate}". Is that what the text says?\n\n{options}'
         ),
-        Template("True here? *{pronoun}* = {candidate}\n\n{text}\n\n{options}"),
+        Template('True here? *{pronoun}* means "{candidate}".\n\n{text}\n\n{options}'),
         Template("Picture who does what.\n\n{text}\n\nDoes *{pronoun}* mean {candidate} here?\n\n{options}"),
         Template("{candidate}: is that what the pronoun in asterisks points to?\n{text}\n{options}"),
         Template(

@@ -8,7 +8,8 @@ from typing import Any
 from flan_jax.catalog import CLASSIFICATION, Dataset
 from flan_jax.lazy import lazy_imports
 from flan_jax.splits import Splits
-from flan_jax.tasks.fields import has_label, one_line, pick
+from flan_jax.tasks.fields import capitalized, has_label, one_line, pick
+from flan_jax.tasks.paraphrase import untokenized
 from flan_jax.templates import INVERTED, Gpt3Prompt, Template
 
 with lazy_imports():  # the catalog is read by processes that need no TensorFlow
@@ -31,8 +32,8 @@ def _three_way_fields(record: Mapping[str, Any]) -> dict[str, Any]:
     """Fields premise, hypothesis, relation (a phrase by label), options, answer."""
     words = tuple(word for _, word in _THREE_WAY)
     return {
-        "premise": one_line(record["premise"]),
-        "hypothesis": one_line(record["hypothesis"]),
+        "premise": capitalized(one_line(record["premise"])),
+        "hypothesis": capitalized(one_line(record["hypothesis"])),
         "relation": pick(_THREE_WAY_RELATIONS, record["label"]),
         "options": tf.constant(words),
         "answer": pick(words, record["label"]),
@@ -47,12 +48,47 @@ _ANLI_LABELS = (("e", "Yes"), ("n", "It's impossible to say"), ("c", "No"))
 _ANLI_RELATIONS = ("is true", "can be neither confirmed nor ruled out", "is false")
 
 
+# Stories of the third round come tokenized (`` I do n't know . ''), most with "<br>" after each sentence.
+_TOKENIZED = r"(?s).* (?:``|''|n't|[.,] ?<br>).*"
+
+# What is left of Wikipedia's markup and of WikiHow's, applied in order. Where the title of a work fell out (`the film ""
+# in 2003`), dots stand for it; what only ever stood in brackets, such as how a name is said, goes with them.
+_ANLI_LEFTOVERS = (
+    (r"[\x{200B}\x{200E}\x{200F}\x{202A}-\x{202E}\x{00AD}\x{FEFF}]", ""),
+    (r",? ?\{'1':[^}]*\}(?: ?,)?", ""),
+    (r" ?\[(?:header|title|step|substeps)\] ?", " "),
+    (r"-LSB- ?", "["),
+    (r" ?-RSB-", "]"),
+    (r"Â([£°©])", r"\1"),
+    (r"â€”", "—"),
+    (r"\s*\([\s\],;]*\)(\w)", r" \1"),
+    (r"\s*\([\s\],;]*\)", ""),
+    (r"\((?:[\s,;]|or\b|pronounced\b)*[;\]][\s,;\]]*|\([\s,]+", "("),
+    (r"^([^\[\]]*[^\[\]\s,;(])[\s,;]*\]", r"\1"),
+    (r'(^|[ (])""($|[ .,;:)])', r'\1"..."\2'),
+    (r'""', '"'),
+    (r" +([,;.)\]])($|[\s,;)])", r"\1\2"),
+)
+
+
+def _anli_text(text: Any) -> Any:
+    """Text without markup. A title that stands before it, as in WikiHow, has a line of its own; the rest is one line."""
+    apart = tf.strings.regex_replace(text, r"(^|[ >])` ((?:[^`']|\w'\w| '(?:s|m|d|ll|re|ve) | n't)+) '", r"\1' \2 '")
+    apart = untokenized(tf.strings.regex_replace(apart, r"<br ?/?>", " <br> "))
+    text = tf.where(tf.strings.regex_full_match(text, _TOKENIZED), apart, one_line(text))
+    text = tf.strings.regex_replace(text, r"""([.!?,;:]["')\]]*|-) ?<br ?/?> ?""", r"\1 ")
+    text = tf.strings.regex_replace(text, r" ?<br ?/?> ?", "\n")
+    for pattern, instead in _ANLI_LEFTOVERS:
+        text = tf.strings.regex_replace(text, pattern, instead)
+    return tf.strings.strip(tf.strings.regex_replace(text, " {2,}", " "))
+
+
 def _anli_fields(record: Mapping[str, Any]) -> dict[str, Any]:
     """Fields premise (TFDS's context), hypothesis, relation (a phrase by label), options, answer."""
     words = tuple(word for _, word in _ANLI_LABELS)
     return {
-        "premise": one_line(record["context"]),
-        "hypothesis": one_line(record["hypothesis"]),
+        "premise": capitalized(_anli_text(record["context"])),
+        "hypothesis": capitalized(_anli_text(record["hypothesis"])),
         "relation": pick(_ANLI_RELATIONS, record["label"]),
         "options": tf.constant(words),
         "answer": pick(words, record["label"]),
@@ -61,20 +97,37 @@ def _anli_fields(record: Mapping[str, Any]) -> dict[str, Any]:
 
 # The contexts of the third round also come from fiction, speeches and instructions, so no template says "article".
 _ANLI_TEMPLATES = (
-    Template("{premise}\n\nGoing only by this text, is the following true?\n\n{hypothesis}\n\n{options}"),
-    Template("Context: {premise}\nStatement: {hypothesis}\nTrue?\n{options}"),
-    Template("{hypothesis}\n\nWould that be true, according to this?\n\n{premise}\n\n{options}"),
     Template(
-        "Careful, this may be a trick question.\n\nText: {premise}\n\nSentence: {hypothesis}\n\nGoing by the text, is the sentence true?\n{options}"
+        "{premise}\n\nGoing only by this text, is the following true?\n\n{hypothesis}\n\n{options}",
+        open_input='{premise}\n\nGoing only by this text, is the following true? Say "Yes", "No" or "It\'s impossible to say".\n\n{hypothesis}',
     ),
-    Template("{premise}\n\nIf all that is so, is this true?\n{hypothesis}\n{options}"),
     Template(
-        "Check the claim against the source and say if it's true. If the source doesn't settle it, say that instead.\n\nClaim: {hypothesis}\nSource: {premise}\n\n{options}"
+        "Context: {premise}\nStatement: {hypothesis}\nTrue?\n{options}",
+        open_input="Context: {premise}\nStatement: {hypothesis}\nTrue (yes / no / it's impossible to say)?",
     ),
-    Template("so is this true or not?\n{hypothesis}\n\nall we have is this:\n{premise}\n\n{options}"),
+    Template(
+        "{hypothesis}\n\nWould that be true, according to this?\n\n{premise}\n\n{options}",
+        open_input="{hypothesis}\n\nWould that be true, according to this? Answer yes or no, unless it's impossible to say.\n\n{premise}",
+    ),
+    Template(
+        "Careful, this may be a trick question.\n\nText: {premise}\n\nSentence: {hypothesis}\n\nGoing by the text, is the sentence true?\n{options}",
+        open_input='Careful, this may be a trick question.\n\nText: {premise}\n\nSentence: {hypothesis}\n\nGoing by the text, is the sentence true? Reply with "Yes", "No" or "It\'s impossible to say".',
+    ),
+    Template(
+        "{premise}\n\nIf all that is so, is this true?\n{hypothesis}\n{options}",
+        open_input="{premise}\n\nIf all that is so, is this true? Possible answers: Yes. No. It's impossible to say.\n{hypothesis}",
+    ),
+    Template(
+        "Check the claim against the source and say if it's true. If the source doesn't settle it, say that instead.\n\nClaim: {hypothesis}\nSource: {premise}\n\n{options}",
+        open_input="Check the claim against the source. Is it true? Write yes or no, or \"It's impossible to say\" if the source doesn't settle it.\n\nClaim: {hypothesis}\nSource: {premise}",
+    ),
+    Template(
+        "so is this true or not?\n{hypothesis}\n\nall we have is this:\n{premise}\n\n{options}",
+        open_input='so is this true or not? yes, no or "it\'s impossible to say"\n{hypothesis}\n\nall we have is this:\n{premise}',
+    ),
     Template(
         "{premise}\n\nWith nothing else to go by, is this true? {hypothesis}\n{options}",
-        open_input="{premise}\n\nWith nothing else to go by, is this true, false or impossible to say? {hypothesis}",
+        open_input="{premise}\n\nWith nothing else to go by, is this true: yes, no, or it's impossible to say? {hypothesis}",
     ),
     Template("Write one tricky sentence that, going by this text, {relation}.\n\n{premise}", "{hypothesis}", INVERTED),
     Template(
@@ -131,6 +184,13 @@ _CB_LABELS = (("entailment", "Yes"), ("contradiction", "No"), ("neutral", "It's 
 _CB_RELATIONS = ("is true", "is not true", "may or may not be true")
 
 
+def _cb_text(text: Any) -> Any:
+    """Text on one line, without what a tokenizer left: ``word'', "had n't" and a space before a full stop."""
+    text = tf.strings.regex_replace(one_line(text), r"``|''", '"')
+    text = tf.strings.regex_replace(text, r"(\w) (n't|'(?:s|m|d|ll|re|ve))\b", r"\1\2")
+    return tf.strings.regex_replace(text, r" ([.,])( |$)", r"\1\2")
+
+
 def _cb_fields(record: Mapping[str, Any]) -> dict[str, Any]:
     """Fields premise, hypothesis, relation (a phrase by label), options, answer.
 
@@ -139,8 +199,8 @@ def _cb_fields(record: Mapping[str, Any]) -> dict[str, Any]:
     """
     words = tuple(word for _, word in _CB_LABELS)
     return {
-        "premise": one_line(record["premise"]),
-        "hypothesis": one_line(record["hypothesis"]),
+        "premise": _cb_text(record["premise"]),
+        "hypothesis": _cb_text(record["hypothesis"]),
         "relation": pick(_CB_RELATIONS, record["label"]),
         "options": tf.constant(words),
         "answer": pick(words, record["label"]),
@@ -163,21 +223,37 @@ CB = Dataset(
     ),
     templates=(
         Template(
-            "{premise}\n\nJudging from the passage, is the statement true?\n\nStatement: {hypothesis}\n\n{options}"
-        ),
-        Template("Text: {premise}\nClaim: {hypothesis}\nIs it true?\n{options}"),
-        Template("Here's a claim:\n{hypothesis}\n\nIs it true, given this?\n\n{premise}\n\n{options}"),
-        Template(
-            "Pay attention to the last sentence of the passage. After reading it, would you say the point below is true?\n\nPassage: {premise}\n\nPoint: {hypothesis}\n\n{options}"
+            "{premise}\n\nJudging from the passage, is the statement true?\n\nStatement: {hypothesis}\n\n{options}",
+            open_input='{premise}\n\nJudging from the passage, is the statement true? Write "Yes", "No" or "It\'s impossible to say".\n\nStatement: {hypothesis}',
         ),
         Template(
-            "{hypothesis}\n\nTrue, as far as the text goes? Remember that people also wonder, doubt and pretend.\n\n{premise}\n\n{options}"
+            "Text: {premise}\nClaim: {hypothesis}\nIs it true?\n{options}",
+            open_input="Text: {premise}\nClaim: {hypothesis}\nIs it true? Yes / No / It's impossible to say",
         ),
         Template(
-            "came in late, this is all I heard:\n{premise}\n\nclaim: {hypothesis}\ntrue? it's fine if you can't tell\n\n{options}"
+            "Here's a claim:\n{hypothesis}\n\nIs it true, given this?\n\n{premise}\n\n{options}",
+            open_input="Here's a claim:\n{hypothesis}\n\nIs it true, given this? Yes or no, unless it's impossible to say.\n\n{premise}",
         ),
-        Template("Extract:\n{premise}\n\nTrue, given the extract?\n{hypothesis}\n\n{options}"),
-        Template("{premise}\n{hypothesis}\n\nIs that true?\n{options}"),
+        Template(
+            "Pay attention to the last sentence of the passage. After reading it, would you say the point below is true?\n\nPassage: {premise}\n\nPoint: {hypothesis}\n\n{options}",
+            open_input='Pay attention to the last sentence of the passage. After reading it, would you say the point below is true? Reply "Yes", "No" or "It\'s impossible to say".\n\nPassage: {premise}\n\nPoint: {hypothesis}',
+        ),
+        Template(
+            "{hypothesis}\n\nTrue, as far as the text goes? Remember that people also wonder, doubt and pretend.\n\n{premise}\n\n{options}",
+            open_input="{hypothesis}\n\nTrue, as far as the text goes? Yes, no, or it's impossible to say? Remember that people also wonder, doubt and pretend.\n\n{premise}",
+        ),
+        Template(
+            "came in late, this is all I heard:\n{premise}\n\nclaim: {hypothesis}\ntrue? it's fine if you can't tell\n\n{options}",
+            open_input="came in late, this is all I heard:\n{premise}\n\nclaim: {hypothesis}\ntrue? yes or no, and if you can't tell, \"it's impossible to say\"",
+        ),
+        Template(
+            "Extract:\n{premise}\n\nTrue, given the extract?\n{hypothesis}\n\n{options}",
+            open_input="Extract:\n{premise}\n\nTrue, given the extract (yes, no, it's impossible to say)?\n{hypothesis}",
+        ),
+        Template(
+            "{premise}\n{hypothesis}\n\nIs that true?\n{options}",
+            open_input='{premise}\n{hypothesis}\n\nIs that true? Your answer should be "Yes", "No" or "It\'s impossible to say".',
+        ),
         Template(
             "Write a few lines of a conversation, a story or a news report, after which this statement {relation}:\n\n{hypothesis}",
             "{premise}",
@@ -195,15 +271,34 @@ CB = Dataset(
 
 # "Is it true", never "does it follow": what is neutral does not follow either, so the latter would make "no" right twice.
 _MNLI_TEMPLATES = (
-    Template("Premise: {premise}\nHypothesis: {hypothesis}\nIf the premise is true, is the hypothesis?\n{options}"),
-    Template("{premise}\n\nKnowing only that, is the next sentence true?\n\n{hypothesis}\n\n{options}"),
-    Template("Is this sentence true?\n{hypothesis}\n\nAll you have to go on:\n{premise}\n\n{options}"),
-    Template("Fact: {premise}\nClaim: {hypothesis}\nTrue?\n{options}"),
     Template(
-        "My notes: {premise}\nMy friend says: {hypothesis}\nIf my notes are right, is my friend right too? Don't guess if it could go either way.\n\n{options}"
+        "Premise: {premise}\nHypothesis: {hypothesis}\nIf the premise is true, is the hypothesis?\n{options}",
+        open_input="Premise: {premise}\nHypothesis: {hypothesis}\nIf the premise is true, is the hypothesis: yes, no, or it is not possible to tell?",
     ),
-    Template("Accept 1 as it stands.\n\n1. {premise}\n2. {hypothesis}\n\nIs 2 true?\n{options}"),
-    Template("True, going by the evidence alone?\n\nEvidence: {premise}\nSentence: {hypothesis}\n\n{options}"),
+    Template(
+        "{premise}\n\nKnowing only that, is the next sentence true?\n\n{hypothesis}\n\n{options}",
+        open_input='{premise}\n\nKnowing only that, is the next sentence true? Say "yes", "no" or "it is not possible to tell".\n\n{hypothesis}',
+    ),
+    Template(
+        "Is this sentence true?\n{hypothesis}\n\nAll you have to go on:\n{premise}\n\n{options}",
+        open_input="Is this sentence true? Yes or no, unless it is not possible to tell.\n{hypothesis}\n\nAll you have to go on:\n{premise}",
+    ),
+    Template(
+        "Fact: {premise}\nClaim: {hypothesis}\nTrue?\n{options}",
+        open_input="Fact: {premise}\nClaim: {hypothesis}\nTrue (yes / no / it is not possible to tell)?",
+    ),
+    Template(
+        "My notes: {premise}\nMy friend says: {hypothesis}\nIf my notes are right, is my friend right too? Don't guess if it could go either way.\n\n{options}",
+        open_input='My notes: {premise}\nMy friend says: {hypothesis}\nIf my notes are right, is my friend right too? If it could go either way, write "it is not possible to tell" instead of yes or no.',
+    ),
+    Template(
+        "Accept 1 as it stands.\n\n1. {premise}\n2. {hypothesis}\n\nIs 2 true?\n{options}",
+        open_input="Accept 1 as it stands.\n\n1. {premise}\n2. {hypothesis}\n\nIs 2 true? Possible answers: yes; no; it is not possible to tell.",
+    ),
+    Template(
+        "True, going by the evidence alone?\n\nEvidence: {premise}\nSentence: {hypothesis}\n\n{options}",
+        open_input="True, going by the evidence alone? Answer with yes, no or it is not possible to tell.\n\nEvidence: {premise}\nSentence: {hypothesis}",
+    ),
     Template(
         "{premise}\n\nWrite another sentence on the same subject, one that {relation} if this is right.",
         "{hypothesis}",
@@ -222,6 +317,11 @@ _MNLI_TEMPLATES = (
 )
 
 
+def _mnli_keep(record: Mapping[str, Any]) -> Any:
+    """Keeps what has a label and a hypothesis: a few writers gave "n/a"."""
+    return has_label(record) & ~tf.strings.regex_full_match(record["hypothesis"], r"(?i)\s*n ?/ ?a\.?\s*")
+
+
 def _mnli(variant: str) -> Dataset:
     return Dataset(
         name=f"mnli_{variant}",
@@ -233,7 +333,7 @@ def _mnli(variant: str) -> Dataset:
         metrics=("accuracy",),
         splits=Splits(test=f"validation_{variant}", exact=variant == "mismatched"),
         labels=_THREE_WAY,
-        keep=has_label,
+        keep=_mnli_keep,
         passage="premise",
         fields=_three_way_fields,
         gpt3_prompt=Gpt3Prompt(
@@ -250,12 +350,19 @@ MNLI_MISMATCHED = _mnli("mismatched")
 # ------------------------------------------------------------------------------------------------------------- QNLI
 
 
+# Wikipedia's marks for notes and for what an editor should see to: "[note 2]", "[citation needed]".
+_WIKI_NOTES = (
+    r"(?i) ?\[(?:[a-z ]+ needed|(?:note|nb|web|fn) ?\d+|\d{1,3}|original research\??|not in citation given|vague|update"
+    r"|dubious[^\]]*|(?:who|when|which|where|why|how|by whom|according to whom)\?)\]"
+)
+
+
 def _qnli_fields(record: Mapping[str, Any]) -> dict[str, Any]:
     """Fields question, sentence, relation (a phrase by label), options, answer."""
     words = tuple(word for _, word in _TWO_WAY)
     return {
         "question": one_line(record["question"]),
-        "sentence": one_line(record["sentence"]),
+        "sentence": one_line(tf.strings.regex_replace(record["sentence"], _WIKI_NOTES, "")),
         "relation": pick(_QNLI_RELATIONS, record["label"]),
         "options": tf.constant(words),
         "answer": pick(words, record["label"]),
@@ -384,15 +491,34 @@ SNLI = Dataset(
         ("true", "neither", "false"),
     ),
     templates=(
-        Template("Photo: {premise}\nAlso true? {hypothesis}\n{options}"),
-        Template("One scene:\n\n1. {premise}\n2. {hypothesis}\n\nIf 1 is true, is 2 true?\n{options}"),
-        Template("{hypothesis}\n\nIs this true in the scene below?\n\n{premise}\n\n{options}"),
-        Template("Scene: {premise}\nDetail: {hypothesis}\nTrue?\n{options}"),
-        Template("can't see the photo, only the caption:\n{premise}\n\nis this true of it?\n{hypothesis}\n\n{options}"),
         Template(
-            "Trust the caption and say whether the description is true too.\n\nCaption: {premise}\nDescription: {hypothesis}\n\n{options}"
+            "Photo: {premise}\nAlso true? {hypothesis}\n{options}",
+            open_input="Photo: {premise}\nAlso true? {hypothesis}\nYes / no / it is not possible to tell:",
         ),
-        Template("{premise}\n{hypothesis}\n\nSay whether the lower line is true if the upper one is.\n{options}"),
+        Template(
+            "One scene:\n\n1. {premise}\n2. {hypothesis}\n\nIf 1 is true, is 2 true?\n{options}",
+            open_input='One scene:\n\n1. {premise}\n2. {hypothesis}\n\nIf 1 is true, is 2 true? Answer yes, no or "it is not possible to tell".',
+        ),
+        Template(
+            "{hypothesis}\n\nIs this true in the scene below?\n\n{premise}\n\n{options}",
+            open_input="{hypothesis}\n\nIs this true in the scene below? Yes or no, unless it is not possible to tell.\n\n{premise}",
+        ),
+        Template(
+            "Scene: {premise}\nDetail: {hypothesis}\nTrue?\n{options}",
+            open_input="Scene: {premise}\nDetail: {hypothesis}\nTrue (yes, no, it is not possible to tell)?",
+        ),
+        Template(
+            "can't see the photo, only the caption:\n{premise}\n\nis this true of it?\n{hypothesis}\n\n{options}",
+            open_input='can\'t see the photo, only the caption:\n{premise}\n\nis this true of it? yes, no or "it is not possible to tell"\n{hypothesis}',
+        ),
+        Template(
+            "Trust the caption and say whether the description is true too.\n\nCaption: {premise}\nDescription: {hypothesis}\n\n{options}",
+            open_input='Trust the caption and say whether the description is true too: "yes", "no" or "it is not possible to tell".\n\nCaption: {premise}\nDescription: {hypothesis}',
+        ),
+        Template(
+            "{premise}\n{hypothesis}\n\nSay whether the lower line is true if the upper one is.\n{options}",
+            open_input="{premise}\n{hypothesis}\n\nIs the lower line true if the upper one is? Say yes or no, or that it is not possible to tell.",
+        ),
         Template("{premise}\n\nAdd a sentence that {relation} in this scene.", "{hypothesis}", INVERTED),
         Template(
             'Caption: {premise}\n\nWrite a sentence about the picture. Going by the caption, "Is it true?" should get the answer "{answer}".',
@@ -418,7 +544,7 @@ def _wnli_fields(record: Mapping[str, Any]) -> dict[str, Any]:
     words = tuple(word for _, word in _WNLI_LABELS)
     return {
         "text": one_line(record["sentence1"]),
-        "reading": one_line(record["sentence2"]),
+        "reading": tf.strings.regex_replace(one_line(record["sentence2"]), r'^([^"]*)"$', r"\1"),
         "relation": pick(_WNLI_RELATIONS, record["label"]),
         "options": tf.constant(words),
         "answer": pick(words, record["label"]),
@@ -450,9 +576,7 @@ WNLI = Dataset(
         ),
         Template("{text}\n\nI take this to mean: {reading}\nAm I right?\n{options}"),
         Template("Given: {text}\nInferred: {reading}\nRight?\n{options}"),
-        Template(
-            "Did the author of the first sentence mean the second?\n\nFirst: {text}\nSecond: {reading}\n\n{options}"
-        ),
+        Template("Did the author of the first text mean the second?\n\nFirst: {text}\nSecond: {reading}\n\n{options}"),
         Template("{reading}\n\nCan you tell that from this?\n\n{text}\n\n{options}"),
         Template(
             "{text}\n\nRewrite part of this with a noun or name in place of one pronoun, so that your sentence {relation}.",

@@ -17,6 +17,10 @@ with lazy_imports():  # the catalog is read by processes that need no TensorFlow
 
 # MRPC and PAWS come tokenized (`He said , `` I don 't know . ''`), each in its own dialect. Applied in order.
 _TOKENIZATION = (
+    (r" ?& ?apos ?; ?s\b", "'s"),
+    (r"& ?apos ?;", "'"),
+    (r"& ?(?:nbsp|nspb) ?;", " "),
+    (r"& ?amp ?;", "&"),
     (r"' '", ' " '),  # a quotation mark whose halves came apart
     (r"\s+", " "),
     (r"``\s?", '"'),
@@ -26,6 +30,9 @@ _TOKENIZATION = (
     (r'^" ([^"]*)$', r'"\1'),  # a quotation that the next sentence of the source would close
     (r'^([^"]*(?::|\b(?:said|says|added|declared|wrote),)) ?" ', r'\1 "'),  # opened here and closed later
     (r'^([^"]*[,.?!]) "( |$)', r'\1"\2'),  # and one that an earlier sentence opened
+    # Opened by a closing mark and closed by an opening one (`the '' Bob `` show`).
+    *((r'^([^"]*(?:"[^"]*"[^"]*)*\w)" ([^"]+?) "([\w(])', r'\1 "\2" \3'),) * 3,
+    *((r'^([^"]*(?:"[^"]*"[^"]*)*\w)" ([^"]+?) "', r'\1 "\2"'),) * 3,
     (r" ' s\b", "'s"),
     (r"(^|[ (])' ([^']*) '( ?[,.;:?!)]|$)", r"\1'\2'\3"),
     (r"s '([ ,.]|$)", r"s'\1"),  # "workers ' union"; a quotation may end so, too
@@ -37,12 +44,14 @@ _TOKENIZATION = (
     (r" ([,;:?!%)\]])", r"\1"),
     (r""" \.([ "',)]|$)""", r".\1"),
     (r"\bO '(\w)", r"O'\1"),
+    (r"\b([DL]) '(\p{Lu})", r"\1'\2"),
+    (r"(\d): (\d)", r"\1:\2"),  # "2:30 p.m."
     (r"([(\[$£]) ", r"\1"),
 )
 
 
-def _untokenized(text: Any) -> Any:
-    """The text as it is usually written, on one line."""
+def untokenized(text: Any) -> Any:
+    """Tokenized text as it is usually written, on one line; string tensor of any shape."""
     for pattern, instead in _TOKENIZATION:
         text = tf.strings.regex_replace(text, pattern, instead)
     return tf.strings.strip(text)
@@ -58,8 +67,8 @@ def _mrpc_fields(record: Mapping[str, Any]) -> dict[str, Any]:
     """Fields sentence1, sentence2, relation (a phrase by label), options, answer."""
     words = tuple(word for _, word in _MRPC_LABELS)
     return {
-        "sentence1": _untokenized(record["sentence1"]),
-        "sentence2": _untokenized(record["sentence2"]),
+        "sentence1": untokenized(record["sentence1"]),
+        "sentence2": untokenized(record["sentence2"]),
         "relation": pick(_MRPC_RELATIONS, record["label"]),
         "options": tf.constant(words),
         "answer": pick(words, record["label"]),
@@ -183,8 +192,8 @@ def _paws_fields(record: Mapping[str, Any]) -> dict[str, Any]:
     """Fields sentence1, sentence2, relation (a phrase by label), options, answer."""
     words = tuple(word for _, word in _PAWS_LABELS)
     return {
-        "sentence1": _untokenized(record["sentence1"]),
-        "sentence2": _untokenized(record["sentence2"]),
+        "sentence1": untokenized(record["sentence1"]),
+        "sentence2": untokenized(record["sentence2"]),
         "relation": pick(_PAWS_RELATIONS, record["label"]),
         "options": tf.constant(words),
         "answer": pick(words, record["label"]),

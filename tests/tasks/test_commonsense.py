@@ -4,7 +4,7 @@ import tensorflow_datasets as tfds
 
 from flan_jax.data import usable
 from flan_jax.splits import resolve_splits
-from flan_jax.tasks.commonsense import COPA, STORY_CLOZE
+from flan_jax.tasks.commonsense import COPA, HELLASWAG, PIQA, STORY_CLOZE
 
 
 def copa_fields(premise="The lake froze over.", question="cause", label=0):
@@ -29,6 +29,45 @@ def story(label, endings=("One. ", "Two.")):
 )
 def test_copa_beginning_has_a_conjunction_for_the_full_stop(premise, question, beginning):
     assert copa_fields(premise, question)["beginning"].decode() == beginning
+
+
+@pytest.mark.parametrize(
+    ("question", "cue", "gapped"),
+    [("cause", "Why?", "____ The lake froze over."), ("effect", "And then?", "The lake froze over. ____")],
+)
+def test_copa_choices_are_sentences_of_their_own(question, cue, gapped):
+    found = copa_fields(question=question)
+    assert (found["cue"].decode(), found["gapped"].decode()) == (cue, gapped)
+    assert not any("{beginning}" in t.input or "{link}" in t.input for t in COPA.templates)
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ('He smiles and the words " howcast original " appear.', 'He smiles and the words "howcast original" appear.'),
+        ('Click " next " , then " sign in ".', 'Click "next", then "sign in".'),
+        ("You will need : Rags , soda.. Mix it.", "You will need: Rags, soda. Mix it."),
+        ('Say " who knows... " and wait...', 'Say "who knows..." and wait...'),
+        ("It is $99 , 250 or more (say 1 , 2 ).", "It is $99,250 or more (say 1, 2)."),
+        ("Girls love that!. Use it :. Go on ,. 75 to 1 inch", "Girls love that! Use it: Go on,. 75 to 1 inch"),
+        ('Take a 9 " by 9 " by 2 " deep pan, see " fig ".', 'Take a 9" by 9" by 2" deep pan, see "fig".'),
+        ('Cut 1 1/2 " or less, and 2 " or more.', 'Cut 1 1/2 " or less, and 2 " or more.'),
+        ('Just say: " thank you for it.', 'Just say: "thank you for it.'),
+        ('Is that okay? " should she answer no, wait.', 'Is that okay?" should she answer no, wait.'),
+        ('" then select " control panel. ". Click it.', '" then select " control panel. ". Click it.'),
+    ],
+)
+def test_hellaswag_is_written_as_usual(text, written):
+    endings = [f"{text} {letter}" for letter in "abcd"]
+    row = {"context": text, "endings": endings, "activity_label": "x", "label": 2}
+    found = HELLASWAG.fields({name: tf.constant(value) for name, value in row.items()})
+    assert found["context"].numpy().decode() == written
+    assert [o.decode()[-1] for o in found["options"].numpy()] == list("abcd")
+
+
+@pytest.mark.parametrize("record", [HELLASWAG, PIQA], ids=lambda d: d.name)
+def test_no_dots_after_what_may_be_a_whole_sentence(record):
+    assert not any("} ..." in t.input + t.open_input for t in record.templates)
 
 
 def test_copa_asks_for_the_cause_or_for_the_effect():

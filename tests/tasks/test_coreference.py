@@ -9,7 +9,7 @@ import tensorflow as tf
 import flan_jax.tasks
 from flan_jax import catalog
 from flan_jax.splits import resolve_splits
-from flan_jax.tasks.coreference import DATASETS, DEFINITE_PRONOUN_RESOLUTION, WSC, WSC273
+from flan_jax.tasks.coreference import DATASETS, DEFINITE_PRONOUN_RESOLUTION, WINOGRANDE, WSC, WSC273
 
 
 def fields(record, row):
@@ -47,13 +47,13 @@ def dpr(sentence, pronoun, candidates=("Ann", "Eve"), label=0):
     ("sentence", "pronoun", "marked"),
     [
         ("Ann met Eve, and she waved.", "she", "Ann met Eve, and [she] waved."),
-        ("Sheila said that she knew she won.", "she", "Sheila said that [she] knew she won."),
+        ("Sheila said that she had won.", "she", "Sheila said that [she] had won."),
         ("It sat with a cat until it slept.", "it", "It sat with a cat until [it] slept."),
         ("They paid them for their bread.", "them", "They paid [them] for their bread."),
         ("She ended with \u201cno\u201d,  he\u2019d say.", "he", "She ended with \u201cno\u201d, [he]\u2019d say."),
     ],
 )
-def test_dpr_marks_the_first_pronoun_that_is_a_word_of_its_own(sentence, pronoun, marked):
+def test_dpr_marks_the_pronoun_that_is_a_word_of_its_own(sentence, pronoun, marked):
     found = fields(DEFINITE_PRONOUN_RESOLUTION, dpr(sentence, pronoun))
     assert found["marked"] == marked
     assert found["sentence"] == marked.replace("[", "").replace("]", "")
@@ -70,11 +70,40 @@ def test_dpr_label_counts_the_candidates():
     [
         (dpr("Ann met Eve, and she waved.", "she"), True),
         (dpr("Ann met Eve at the exit.", "it"), False),
+        (dpr("The man lifted the boy onto his bed because he was tired and he slept.", "he"), False),
+        (dpr("Sheila said that she knew she won.", "she"), False),
         (dpr("Ann met Eve, and she waved.", "she", ("Ann", "Ann ")), False),
+        (dpr("The cat saw the cat, and it ran.", "it", ("The cat", "the cat")), False),
     ],
 )
 def test_dpr_keeps_what_has_a_pronoun_and_a_choice(row, keep):
     assert kept(DEFINITE_PRONOUN_RESOLUTION, row) == keep
+
+
+def test_dpr_candidates_have_small_articles():
+    row = dpr("The invaders beat the defenders, so they left.", "they", ("The invaders", "the defenders"))
+    assert fields(DEFINITE_PRONOUN_RESOLUTION, row)["options"] == ["the invaders", "the defenders"]
+
+
+# ------------------------------------------------------------------------------------------------------- Winogrande
+
+
+@pytest.mark.parametrize(
+    ("sentence", "written"),
+    [
+        ("Ian could eat lunch faster at the cafe than the diner because there were less people at the _ .", ""),
+        ("Donald 's mind was made up, so Ian , too, saw _ 's point.", ""),
+        ("Ian sent a demand letter. .After that _ will sue him.", "Ian sent a demand letter. After that "),
+        ("Ian knows that _ likes to be touched..", ""),
+    ],
+)
+def test_winogrande_has_no_space_before_a_mark(sentence, written):
+    row = {"sentence": sentence, "option1": "Ian", "option2": "Donald", "label": 0}
+    found = fields(WINOGRANDE, row)
+    for text in (found["context"], found["sentence"], *found["options"]):
+        assert not re.search(r" [.,]| 's|\.\.|\.\S", text)
+    assert found["sentence"].startswith(written)
+    assert found["options"][0].startswith("Ian")
 
 
 # ----------------------------------------------------------------------------------------------------------- WSC273
@@ -111,7 +140,7 @@ def test_wsc273_options_are_the_candidates_with_the_rest_of_the_text():
         ("her", " education was over.", "Emma", "Emma's education was over."),
         ("his", ' "Dibs!" came late.', "Dan", 'Dan\'s "Dibs!" came late.'),
         ("their", " hats fell off.", "the boys", "the boys' hats fell off."),
-        ("Its", " lid is lost.", "The jar", "The jar's lid is lost."),
+        ("Its", " lid is lost.", "The jar", "the jar's lid is lost."),
         ("his", " chin ached.", "James", "James's chin ached."),
         ("his", " hat.", "Emma's uncle", "Emma's uncle's hat."),
         ("her", ".", "Emma", "Emma."),
@@ -125,6 +154,20 @@ def test_wsc273_options_are_the_candidates_with_the_rest_of_the_text():
 )
 def test_wsc273_candidates_stand_in_the_possessive_where_the_pronoun_does(pronoun, after, candidate, option):
     assert fields(WSC273, schema("So ", pronoun, after, candidate, "Tom"))["options"][0] == option
+
+
+@pytest.mark.parametrize(
+    ("before", "options"),
+    [
+        ("Anna puts the book away and reads ", ["the book when she gets home.", "her sister when she gets home."]),
+        ("Anna has a book. ", ["The book when she gets home.", "Her sister when she gets home."]),
+        ("", ["The book when she gets home.", "Her sister when she gets home."]),
+    ],
+)
+def test_wsc273_options_go_on_from_the_context(before, options):
+    found = fields(WSC273, schema(before, "it", " when she gets home.", "The book", "Her sister"))
+    assert found["options"] == options
+    assert (found["first"], found["second"]) == ("The book", "her sister")
 
 
 def test_wsc273_samples_are_their_text_with_the_pronoun_replaced():
@@ -175,6 +218,12 @@ def wsc(text, pronoun, index, candidate="Tom", label=1):
             "The sled of Ann's son hit the tree. *It* broke.",
         ),
         ("Théo asked Zoë if they  should.", "they", 4, "Théo asked Zoë if *they* should."),
+        (
+            'His password , " GrWQ " , was lost as it was long.',
+            "it",
+            9,
+            'His password, "GrWQ", was lost as *it* was long.',
+        ),
     ],
 )
 def test_wsc_marks_the_pronoun_nearest_to_its_index(text, pronoun, index, marked):

@@ -44,7 +44,7 @@ def fields(record, first="A.", second="B.", label=0):
         ('" The shop is shut .', '"The shop is shut.'),
         ("The `` Post '' bought the `` Star '' .", 'The "Post" bought the "Star".'),
         ("It ( a mill ) burned down [ sic ] .", "It (a mill) burned down [sic]."),
-        ("Is it 3 : 1 ? Yes ! It rose .5 points ...", "Is it 3: 1? Yes! It rose .5 points ..."),
+        ("Is it 3 : 1 ? Yes ! It rose .5 points ...", "Is it 3:1? Yes! It rose .5 points ..."),
         ("The players ' union and the 1980 's", "The players' union and the 1980's"),
         (
             "It was ' bigger than others ', the bishops ' office said.",
@@ -55,6 +55,14 @@ def fields(record, first="A.", second="B.", label=0):
         ("So it goes , ' ' he said .", 'So it goes," he said.'),
         ("Mr O 'Neill said : \" It was close .", "Mr O'Neill said: \"It was close."),
         (" No change\there. ", "No change here."),
+        ("Nelson had 2 : 46 to go ; it was 7 : 5 .", "Nelson had 2:46 to go; it was 7:5."),
+        ("Daniel said D 'Antonio left .", "Daniel said D'Antonio left."),
+        ("Global Crossing & apos ; s chief officer", "Global Crossing's chief officer"),
+        ("It is 79 & nspb ; long , Peru & amp ; Portugal .", "It is 79 long, Peru & Portugal."),
+        ("The series '' Doctor Who `` began .", 'The series "Doctor Who" began.'),
+        ("The corals '' A `` and '' B `` , the '' C `` .", 'The corals "A" and "B", the "C".'),
+        ("An 8-10 per cent ' ' growth rate \" , said Scalise .", 'An 8-10 per cent "growth rate", said Scalise.'),
+        ('The " spin " and what the firm " can not " say .', 'The "spin" and what the firm "can not" say.'),
     ],
 )
 def test_tokenized_text_is_written_as_usual(record, tokenized, written):
