@@ -7,7 +7,7 @@ So an index or a label goes through `at`, and a list of answers through `filled`
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from flan_jax.lazy import lazy_imports
@@ -80,3 +80,75 @@ def capitalized(text: Any) -> Any:
     """Text with its first letter in upper case; string tensor of any shape, empty strings too."""
     first = tf.strings.regex_replace(text, r"(?s)^(.?).*$", r"\1")
     return tf.strings.join([tf.strings.upper(first, encoding="utf-8"), tf.strings.regex_replace(text, r"(?s)^.", "")])
+
+
+# What Windows-1252 has where Unicode and Latin-1 have control characters, from 0x80; -1 where it has nothing.
+_WINDOWS_1252 = tuple(ord(bytes([code]).decode("cp1252", "ignore") or "\0") or -1 for code in range(0x80, 0xA0))
+
+_HTML_NAMES = (
+    ("quot", '"'),
+    ("apos", "'"),
+    ("lt", "<"),
+    ("gt", ">"),
+    ("nbsp", " "),
+    ("hellip", "…"),
+    ("mdash", "—"),
+    ("ndash", "–"),
+    ("lsquo", "‘"),
+    ("rsquo", "’"),
+    ("ldquo", "“"),
+    ("rdquo", "”"),
+    ("amp", "&"),  # the last, so that "&amp;lt;" becomes "&lt;"
+)
+
+
+def windows_1252(text: Any) -> Any:
+    """A text, scalar, whose control characters are the dashes, dots and quotation marks that Windows meant by them."""
+    codes = tf.strings.unicode_decode(text, "UTF-8")
+    is_control = (codes >= 0x80) & (codes < 0xA0)
+    meant = tf.gather(tf.constant(_WINDOWS_1252), tf.where(is_control, codes - 0x80, 0))
+    codes = tf.where(is_control, meant, codes)
+    return tf.strings.unicode_encode(tf.boolean_mask(codes, codes >= 0), "UTF-8")
+
+
+def _with_characters(text: Any, escape: str, number: Callable[[Any], Any]) -> Any:
+    """A text, scalar, with characters for its escapes. `escape` is their pattern, whose group `number` reads: [N] -> [N]."""
+    text = tf.strings.regex_replace(text, r"[\x01\x02]", "")  # these two mark the numbers
+    parts_N = tf.strings.split(tf.strings.regex_replace(text, escape, "\x01\\1\x02"), "\x01")
+    codes = number(tf.strings.regex_replace(parts_N[1:], r"(?s)\x02.*$", ""))
+    characters = tf.strings.unicode_encode(tf.expand_dims(codes, 1), "UTF-8", errors="ignore")
+    rests = tf.strings.regex_replace(parts_N[1:], r"(?s)^.*?\x02", "")
+    return tf.strings.join([parts_N[0], tf.strings.reduce_join(tf.strings.join([characters, rests]))])
+
+
+def with_decimal_escapes(text: Any, escape: str) -> Any:
+    """A text, scalar, with the characters that a pattern's first group has as a decimal number of at most six digits."""
+    return _with_characters(text, escape, lambda numbers_N: tf.strings.to_number(numbers_N, tf.int32))
+
+
+def with_json_escapes(text: Any) -> Any:
+    r"""A text, scalar, with the characters for JSON's escapes, such as "é" for "\u00e9"."""
+
+    def number(numbers_N: Any) -> Any:
+        codes_N4 = tf.strings.unicode_decode(numbers_N, "UTF-8").to_tensor(shape=[None, 4])
+        digits_N4 = tf.where(codes_N4 < 0x3A, codes_N4 - 0x30, codes_N4 % 0x20 + 9)
+        return tf.reduce_sum(digits_N4 * [0x1000, 0x100, 0x10, 1], axis=1)
+
+    return _with_characters(text, r"\\u([0-9A-Fa-f]{4})", number)
+
+
+def without_html_names(text: Any, start: str = "&") -> Any:
+    """Text, of any shape, with the characters for HTML's escapes by name, such as "&" for "&amp;".
+
+    Args:
+      text: string tensor.
+      start: pattern of what an escape begins with.
+    """
+    for name, character in _HTML_NAMES:
+        text = tf.strings.regex_replace(text, f"{start}{name};", character)
+    return text
+
+
+def without_html_escapes(text: Any, start: str = "&") -> Any:
+    """A text, scalar, with the characters for HTML's escapes by name and by decimal number; see `without_html_names`."""
+    return without_html_names(windows_1252(with_decimal_escapes(text, rf"{start}#(\d{{2,6}});")), start)

@@ -108,7 +108,7 @@ COQA = Dataset(
     templates=(
         Template("{story}\n\n{history}\nQ: {question}\nA (or unknown):"),
         Template(
-            "Answer the last question briefly. If the text doesn't say, answer unknown.\n\nText: {story}\n\nConversation:\n{history}\n\nLast question: {question}"
+            "Answer the last question briefly. If the text doesn't say, answer unknown.\n\nText:\n{story}\n\nConversation:\n{history}\n\nLast question: {question}"
         ),
         Template(
             'Interview about this text:\n\n{story}\n\n{history}\nQ: {question}\n\nWhat comes next? If the text leaves it open, "unknown".'
@@ -116,7 +116,7 @@ COQA = Dataset(
         Template(
             '{history}\nQ: {question}\n\nFind the answer in this passage. If it isn\'t there, write "unknown".\n\n{story}'
         ),
-        Template('Passage: {story}\n\nEarlier:\n{history}\n\nFollow-up: {question}\nShort answer or "unknown":'),
+        Template('Passage:\n{story}\n\nEarlier:\n{history}\n\nQuestion: {question}\nShort answer or "unknown":'),
         Template("{story}\n\n{history}\n\n{question}\n(Not in the text? Say unknown.)"),
         Template(
             "quizzing my son on this:\n{story}\n\nso far:\n{history}\n\nnow he's stuck, what's the answer? {question}\njust say unknown if we weren't told"
@@ -340,7 +340,9 @@ def _untokenized(text: Any) -> Any:
     """The text without the spaces and quotation marks of the source's tokens: "`` Jaws '' 's end ?" is '"Jaws"'s end?'."""
     text = tf.strings.regex_replace(one_line(text), r"`` ?", '"')
     text = tf.strings.regex_replace(text, r" ?''", '"')
-    text = tf.strings.regex_replace(text, r" ('(?:s|re|ve|ll|d|m)|n't)\b", r"\1")
+    text = tf.strings.regex_replace(text, r'(^|[ (])" ([^"]*?) ?"', r'\1"\2"')
+    text = tf.strings.regex_replace(text, r" ('(?:s|re|ve|ll|d|m|t)|n't)\b", r"\1")
+    text = tf.strings.regex_replace(text, r"\b(O|Li) '(\pL)", r"\1'\2")
     text = tf.strings.regex_replace(text, r"(^|[ (])' ([^']*) '( ?[?!.,;:]|$)", r"\1'\2'\3")
     text = tf.strings.regex_replace(text, r"s ' ", "s' ")
     text = tf.strings.regex_replace(text, r"(^|[ (])' ([^']*) '", r"\1'\2'")
@@ -406,7 +408,7 @@ TREC = Dataset(
             open_input="if i asked you this, what type of reply would you give, description, entity, abbreviation, human, numeric or location?\n{question}",
         ),
         Template("Ask a general knowledge question. The answer should be {kind}.", "{question}", INVERTED),
-        Template("Write a question that asks for {kind} and starts like this:\n{opening}", "{question}", INVERTED),
+        Template("Write a question that asks for {kind}. It starts like this:\n{opening}", "{question}", INVERTED),
     ),
 )
 
@@ -526,6 +528,19 @@ _PARA_CRAWL_FOLDER = "fix_punct"
 _PUNCTUATION = r"[^\pL\pM\pN_\s\pZ]"
 
 
+# What Wikipedia's readers and editors left in its sentences: "[citation needed]", "[note 1]", "[1]", "[update]".
+_REFERENCE_MARK = (
+    r"\[(?:(?:citation|clarification|verification) needed|vague|update|who\?|when\?|(?:note )?\d{1,3}|[a-z])\]"
+)
+
+
+def _english(record: Mapping[str, Any]) -> Any:
+    """The English text on one line, without marks of references and signs that show nothing."""
+    return one_line(
+        tf.strings.regex_replace(tf.strings.regex_replace(record["en"], r"\p{Cf}", ""), _REFERENCE_MARK, "")
+    )
+
+
 def _without_punctuation(text: Any) -> Any:
     return one_line(tf.strings.regex_replace(text, _PUNCTUATION, ""))
 
@@ -536,7 +551,7 @@ def _lower(text: Any) -> Any:
 
 def _fix_punct_fields(record: Mapping[str, Any]) -> dict[str, Any]:
     """Fields bare (the text without punctuation), plain (that in lower case), marks ("' , ."), answer (the text)."""
-    text = one_line(record["en"])
+    text = _english(record)
     bare = _without_punctuation(text)
     marks = tf.strings.regex_replace(text, r"[\pL\pM\pN_\s\pZ]", "")
     return {
@@ -549,8 +564,9 @@ def _fix_punct_fields(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def _fix_punct_keep(record: Mapping[str, Any]) -> Any:
     """Drops the texts that have no punctuation, or nothing else."""
-    bare = _without_punctuation(record["en"])
-    return tf.not_equal(bare, one_line(record["en"])) & tf.not_equal(bare, "")
+    text = _english(record)
+    bare = _without_punctuation(text)
+    return tf.not_equal(bare, text) & tf.not_equal(bare, "")
 
 
 FIX_PUNCT = Dataset(
@@ -597,10 +613,21 @@ FIX_PUNCT = Dataset(
 )
 
 
+_ABBREVIATION = r"(?:\p{Lu}\p{Ll}?\.){2,}"  # "U.S.", "Ph.D."
+
+
 def _true_case_fields(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields lower (the text in lower case), capitalized (its words with a capital letter), answer (the text)."""
-    text = one_line(record["en"])
-    words = tf.strings.regex_replace(tf.strings.split(text), r"^[^\pL\pN]+|[^\pL\pN]+$", "")
+    """Fields lower (the text in lower case), capitalized (its words with a capital letter), answer (the text).
+
+    Of the marks around a word, it keeps the last dot of an abbreviation such as "U.S."
+    """
+    text = _english(record)
+    words = tf.strings.split(text)
+    words = tf.where(
+        tf.strings.regex_full_match(words, rf"[^\pL\pN]*{_ABBREVIATION}[^\pL\pN]*"),
+        tf.strings.regex_replace(words, rf"^[^\pL\pN]*({_ABBREVIATION})[^\pL\pN]*$", r"\1"),
+        tf.strings.regex_replace(words, r"^[^\pL\pN]+|[^\pL\pN]+$", ""),
+    )
     return {
         "lower": _lower(text),
         "capitalized": tf.strings.reduce_join(
@@ -612,7 +639,8 @@ def _true_case_fields(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def _true_case_keep(record: Mapping[str, Any]) -> Any:
     """Drops the texts that are in lower case as they stand."""
-    return tf.not_equal(_lower(record["en"]), record["en"])
+    text = _english(record)
+    return tf.not_equal(_lower(text), text)
 
 
 TRUE_CASE = Dataset(
@@ -654,7 +682,7 @@ TRUE_CASE = Dataset(
 
 def _word_segment_fields(record: Mapping[str, Any]) -> dict[str, Any]:
     """Fields joined (the text without spaces), count (of its words), answer (the text)."""
-    text = one_line(record["en"])
+    text = _english(record)
     is_word = tf.strings.regex_full_match(tf.strings.split(text), r".*[\pL\pN].*")  # a dash or a bullet is none
     return {
         "joined": tf.strings.regex_replace(text, " ", ""),
@@ -665,7 +693,7 @@ def _word_segment_fields(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def _word_segment_keep(record: Mapping[str, Any]) -> Any:
     """Drops the texts without a space."""
-    return tf.strings.regex_full_match(one_line(record["en"]), "(?s).* .*")
+    return tf.strings.regex_full_match(_english(record), "(?s).* .*")
 
 
 WORD_SEGMENT = Dataset(
@@ -684,7 +712,7 @@ WORD_SEGMENT = Dataset(
     templates=(
         Template("Add the missing spaces.\n\n{joined}"),
         Template("{joined}\n\nThese words ran together. Separate them."),
-        Template("No spaces: {joined}\nSpaces:"),
+        Template("No spaces: {joined}\nWith spaces:"),
         Template("space bar's broken, can you type this with gaps between the words?\n\n{joined}"),
         Template(
             "Where does each word end? Put spaces between the English words without changing a character.\n\n{joined}"

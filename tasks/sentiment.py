@@ -8,7 +8,7 @@ from typing import Any
 from flan_jax.catalog import CLASSIFICATION, Dataset
 from flan_jax.lazy import lazy_imports
 from flan_jax.splits import Splits
-from flan_jax.tasks.fields import at, has_label, one_line
+from flan_jax.tasks.fields import at, has_label, one_line, with_json_escapes, without_html_escapes
 from flan_jax.templates import INVERTED, Gpt3Prompt, Template
 
 with lazy_imports():  # the catalog is read by processes that need no TensorFlow
@@ -20,11 +20,15 @@ _IMDB_LABELS = (("neg", "negative"), ("pos", "positive"))
 
 
 def _imdb_fields(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields review, options, answer. Paragraphs end with HTML line breaks in the source, with plain ones here."""
-    text = tf.strings.regex_replace(record["text"], r"\s+", " ")
+    """Fields review, options, answer.
+
+    Paragraphs end with HTML line breaks in the source, with plain ones here. What else there is of HTML goes.
+    """
+    text = without_html_escapes(record["text"])
+    text = tf.strings.regex_replace(tf.strings.regex_replace(text, r"\s+", " "), r"</?(?:[biu]|em|strong)>", "")
     options = tf.constant([word for _, word in _IMDB_LABELS])
     return {
-        "review": tf.strings.strip(tf.strings.regex_replace(text, r" ?(?:<br ?/?> ?)+", "\n")),
+        "review": tf.strings.strip(tf.strings.regex_replace(text, r" ?(?:<(?:[bh]r ?/?|/?p)> ?)+", "\n")),
         "options": options,
         "answer": at(options, record["label"]),
     }
@@ -43,7 +47,7 @@ IMDB_REVIEWS = Dataset(
     gpt3_prompt=Gpt3Prompt("Review: {review}\nSentiment (negative or positive):"),
     templates=(
         Template("{review}\n\nOn the whole, is this review negative or positive?\n\n{options}"),
-        Template("Movie comment: {review}\nNegative or positive?\n{options}"),
+        Template("Movie comment:\n{review}\n\nNegative or positive?\n{options}"),
         Template("Say how the viewer felt about the film or show, positive or negative.\n\n{review}\n\n{options}"),
         Template(
             "Most reviews mention good and bad points alike. Weigh them up and give the overall sentiment.\n\nReview:\n{review}\n\nSentiment, negative or positive:\n{options}"
@@ -123,11 +127,31 @@ SENTIMENT140 = Dataset(
 _SST2_LABELS = (("negative", "negative"), ("positive", "positive"))
 
 
+# Tokens of the source (`it 's a ` difficult ' film , is n't it ?`) as they are usually written. Applied in order.
+_SST2_TOKENIZATION = (
+    (r"`` ?", '"'),
+    (r" ?''", '"'),
+    (r"(^|[ (])` ", r"\1'"),
+    (r" (n't|'(?:s|re|ve|ll|d|m))\b", r"\1"),
+    (r" '([ .,;:?!)]|$)", r"'\1"),  # the end of a quotation, or "the actors ' faces"
+    (r" ([,;:?!%)\]])", r"\1"),
+    (r" (\.+)([ \"')]|$)", r"\1\2"),
+    (r"([(\[$]) ", r"\1"),
+)
+
+
+def _sst2_text(text: Any) -> Any:
+    text = one_line(text)
+    for pattern, instead in _SST2_TOKENIZATION:
+        text = tf.strings.regex_replace(text, pattern, instead)
+    return text
+
+
 def _sst2_fields(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields sentence, options, answer. Sentences are as in the source: lower case, cut from reviews, tokenized."""
+    """Fields sentence, options, answer. Sentences are cut from reviews and in lower case, as in the source."""
     options = tf.constant([word for _, word in _SST2_LABELS])
     return {
-        "sentence": one_line(record["sentence"]),
+        "sentence": _sst2_text(record["sentence"]),
         "options": options,
         "answer": at(options, record["label"]),
     }
@@ -168,12 +192,16 @@ _YELP_LABELS = (("1", "negative"), ("2", "positive"))
 
 
 def _yelp_fields(record: Mapping[str, Any]) -> dict[str, Any]:
-    r"""Fields review, options, answer. TFDS leaves the source's CSV escapes in: \n for line breaks, \"" for quotes."""
-    text = tf.strings.regex_replace(record["text"], r'\\?""', '"')
-    text = tf.strings.regex_replace(text, r"\s+", " ")
+    r"""Fields review, options, answer.
+
+    TFDS leaves the source's escapes in: \n for line breaks, \"" or \" for quotes, \u00e9 for letters, \\ for a backslash.
+    """
+    text = tf.strings.regex_replace(with_json_escapes(record["text"]), r'\\?""|\\"', '"')
+    text = tf.strings.regex_replace(text, r"[\s\pZ]+", " ")
+    text = tf.strings.regex_replace(text, r" ?(?:\\[nr] ?)+", "\n")
     options = tf.constant([word for _, word in _YELP_LABELS])
     return {
-        "review": tf.strings.strip(tf.strings.regex_replace(text, r" ?(?:\\n ?)+", "\n")),
+        "review": tf.strings.strip(tf.strings.regex_replace(text, r"\\\\", r"\\")),
         "options": options,
         "answer": at(options, record["label"]),
     }

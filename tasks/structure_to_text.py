@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from flan_jax.catalog import GENERATION, Dataset
 from flan_jax.lazy import lazy_imports
-from flan_jax.tasks.fields import filled, one_line
+from flan_jax.tasks.fields import filled, one_line, without_html_names
 from flan_jax.templates import INVERTED, Gpt3Prompt, Template
 
 with lazy_imports():  # the catalog is read by processes that need no TensorFlow
     import tensorflow as tf
 
 
-def _answer_and_references(record: Mapping[str, Any]) -> dict[str, Any]:
-    """GEM gives a training record a target only; other records have a list of references, the target among them."""
-    answer = one_line(record["target"])
-    references = filled(one_line(record["references"]))
+def _answer_and_references(record: Mapping[str, Any], text_of: Callable[[Any], Any] = one_line) -> dict[str, Any]:
+    """GEM gives a training record a target only; other records have a list of references, the target among them.
+
+    `text_of` makes a text of the source, or of several, the one that is shown and scored.
+    """
+    answer = text_of(record["target"])
+    references = filled(text_of(record["references"]))
     return {
         "answer": answer,
         "references": tf.cond(tf.size(references) > 0, lambda: references, lambda: answer[tf.newaxis]),
@@ -36,11 +39,18 @@ def _triple_parts(triples: Any) -> tuple[Any, Any, Any]:
 def _plain_words(name: Any) -> Any:
     """The words of a relation's name: those of cityServed, CITY_SERVED and city_served are "city served"."""
     words = tf.strings.regex_replace(tf.strings.regex_replace(name, "_", " "), r"([a-z\d])([A-Z])", r"\1 \2")
+    for odd, instead in ((r"^Libraryof ", "Library of "), (r"^UTCOffset$", "UTC offset")):  # as WebNLG has them
+        words = tf.strings.regex_replace(words, odd, instead)
     has_acronym = tf.strings.regex_full_match(words, r".*[A-Z]{2}.*") & tf.strings.regex_full_match(words, r".*[a-z].*")
     return one_line(tf.where(has_acronym, words, tf.strings.lower(words, encoding="utf-8")))
 
 
 # -------------------------------------------------------------------------------------------------------- CommonGen
+
+
+def _common_gen_sentence(text: Any) -> Any:
+    """The text on one line. Many in the source have a space before the last full stop."""
+    return tf.strings.regex_replace(one_line(text), r" +([.!?])$", r"\1")
 
 
 def _common_gen_fields(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -49,7 +59,7 @@ def _common_gen_fields(record: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "concepts": tf.strings.reduce_join(concepts, separator=", "),
         "concept_list": tf.strings.reduce_join(tf.strings.join(["- ", concepts]), separator="\n"),
-        **_answer_and_references(record),
+        **_answer_and_references(record, _common_gen_sentence),
     }
 
 
@@ -90,19 +100,25 @@ COMMON_GEN = Dataset(
 # ------------------------------------------------------------------------------------------------------------- DART
 
 
+def _dart_text(text: Any) -> Any:
+    """The text on one line, as it was before HTML: string tensor of any shape."""
+    return one_line(without_html_names(text))
+
+
 def _dart_fields(record: Mapping[str, Any]) -> dict[str, Any]:
     """Fields triples ("Oslo | country | Norway; ..."), triple_list (one a line after "- "), answer, references.
 
     The subject [TABLECONTEXT] stands for the table that a triple was taken from, and the relation [TITLE] for its title.
+    A few texts still have HTML's escapes ("Corporation &amp; plc"), which are resolved.
     """
-    subjects, relations, values = _triple_parts(filled(record["tripleset"]))
+    subjects, relations, values = _triple_parts(filled(_dart_text(record["tripleset"])))
     subjects = tf.strings.regex_replace(subjects, r"^\[TABLECONTEXT\]$", "the table")
     relations = _plain_words(tf.strings.regex_replace(relations, r"[\[\]]", ""))
     triples = tf.strings.join([subjects, relations, values], separator=" | ")
     return {
         "triples": tf.strings.reduce_join(triples, separator="; "),
         "triple_list": tf.strings.reduce_join(tf.strings.join(["- ", triples]), separator="\n"),
-        **_answer_and_references(record),
+        **_answer_and_references(record, _dart_text),
     }
 
 
@@ -119,12 +135,12 @@ DART = Dataset(
     templates=(
         Template("Put this data into plain English: {triples}"),
         Template("{triple_list}\n\nEach line is subject, relation and value. Write it all as running text."),
-        Template("Triples: {triples}\nSentence:"),
+        Template("Triples: {triples}\nText:"),
         Template("A table was split into these pieces:\n\n{triple_list}\n\nWhat did it say, in words?"),
         Template("in normal language, what does this mean?\n{triples}"),
-        Template("State every fact below (subject | relation | value) in a fluent sentence or two.\n\n{triple_list}"),
+        Template("State every fact below (subject | relation | value) in fluent sentences.\n\n{triple_list}"),
         Template("Database entries:\n{triple_list}\n\nThe same in prose:"),
-        Template("{triples}\n\nIn a sentence:"),
+        Template("{triples}\n\nThe same in words:"),
         Template(
             "{answer}\n\nSplit this into single facts, one a line after a dash: subject | relation | value",
             "{triple_list}",
@@ -162,15 +178,13 @@ E2E_NLG = Dataset(
     gpt3_prompt=Gpt3Prompt("Facts: {attributes}\nIn plain English:", stop=("\n",)),
     templates=(
         Template("Describe this place to eat or drink: {attributes}"),
-        Template("Fact sheet:\n{attribute_list}\n\nWrite what a guidebook would say, leaving nothing out."),
-        Template("{attributes}\n\nSay all that in a sentence or two."),
-        Template(
-            "{attribute_list}\n\nPlease write one or two sentences about this place for our city guide, using all of these details and no others."
-        ),
+        Template("Fact sheet:\n{attribute_list}\n\nWrite what a guidebook would say."),
+        Template("{attributes}\n\nSay all that in plain English."),
+        Template("{attribute_list}\n\nPlease describe this place briefly for our city guide."),
         Template("Data: {attributes}\nText:"),
-        Template("Expand the notes into full sentences. Use every note and add nothing.\n\n{attribute_list}"),
+        Template("Expand the notes into full sentences.\n\n{attribute_list}"),
         Template("someone's asking about a place to eat, tell them this: {attributes}"),
-        Template("{attribute_list}\n\nThe venue in a sentence or two:"),
+        Template("{attribute_list}\n\nThe venue in a few words:"),
         Template(
             'List what this says about the venue as "attribute = value", separated by commas. Attributes: name, eatType, food, priceRange, customer rating, area, familyFriendly, near.\n\n{answer}',
             "{attributes}",
@@ -193,6 +207,9 @@ def _web_nlg_fields(record: Mapping[str, Any]) -> dict[str, Any]:
     The names of things have underscores for spaces, and properties and categories are written in camel case.
     """
     things, properties, values = _triple_parts(filled(tf.strings.regex_replace(record["input"], "_", " ")))
+    things, values = (
+        tf.strings.regex_replace(parts, r"\(comicsCharacter\)", "(comics character)") for parts in (things, values)
+    )
     parts = [things, _plain_words(properties), values]
     triples = tf.strings.join(parts, separator=" | ")  # values may hold commas
     return {

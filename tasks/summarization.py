@@ -8,7 +8,7 @@ from typing import Any
 from flan_jax.catalog import CLASSIFICATION, GENERATION, Dataset
 from flan_jax.lazy import lazy_imports
 from flan_jax.splits import Splits
-from flan_jax.tasks.fields import at, filled, first, one_line
+from flan_jax.tasks.fields import at, filled, first, one_line, without_html_escapes
 from flan_jax.templates import INVERTED, Gpt3Prompt, Template
 
 with lazy_imports():  # the catalog is read by processes that need no TensorFlow
@@ -82,14 +82,14 @@ _AG_NEWS_REPAIRS = (
     (r"[ &]?quot;", '"'),
     (r"[ &]?#39;", "'"),
     (r"[ &]?#36;", "$"),
-    (r"[ &](?:amp|#38);", "&"),
 )
+_AG_NEWS_ESCAPE = "(?:^|[ &])"  # what other entities begin with
 
 
 def _ag_news_text(text: Any) -> Any:
     for pattern, replacement in _AG_NEWS_REPAIRS:
         text = tf.strings.regex_replace(text, pattern, replacement)
-    return one_line(text)
+    return one_line(without_html_escapes(text, _AG_NEWS_ESCAPE))
 
 
 def _ag_news_fields(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -160,7 +160,9 @@ AG_NEWS_SUBSET = Dataset(
 # ---------------------------------------------------------------------------------------------------- CNN/DailyMail
 
 _DATELINE = (  # "(CNN) -- ", "(CNN)"; "LONDON, England (CNN) -- " keeps its place, which highlights may name
-    (r"^(?:\([A-Z][\w. ]{1,30}\) ?(?:--|—|–) ?|\(CNN\) ?)", ""),
+    (r"^(?:\([A-Z][\w. ]{1,30}\) ?(?:--|—|–) ?|\(CNN\) ?|-- ?)", ""),
+    (r"^\([A-Z][\w. ]{1,30}\)([A-Z\"“‘'])", r"\1"),  # "(Rolling Stone)Kanye West"
+    (r"^([^()a-z][^()]{1,50}?) ?\(CNN\)([^\s-])", r"\1 -- \2"),  # "Moscow (CNN)Russian"
     (r"^([A-Z][A-Z.'’ -]+(?:, [A-Z][A-Za-z.'’ -]+)*) \([A-Z][\w. ]{1,30}\) ?(?:--|—|–) ?", r"\1 -- "),
 )
 _BYLINE = (  # "By. Jane Doe. and John Doe. PUBLISHED:. 07:03 EST, 2 March 2013. |. UPDATED:. 08:07 EST, 2 March 2013. "
@@ -169,15 +171,28 @@ _BYLINE = (  # "By. Jane Doe. and John Doe. PUBLISHED:. 07:03 EST, 2 March 2013.
 )
 
 
-def _cnn_dailymail_fields(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields article (without byline and agency), opening (of the article), answer (one highlight a line).
+_CNN_RIGHTS = r"(?:All|Some) [Rr]ights [Rr]eserved ?\."
+_CNN_LINKS = (  # what stands at the end of an article, or nearly so
+    (r" ?\bE-?mail to a friend ?\.", ""),
+    (rf" ?(?:Copyright )?(?:©|Copyright) ?\d{{4}} [A-Z][\w.& ]{{1,40}}?\. {_CNN_RIGHTS}", ""),
+    (r" ?This material may not be published, broadcast, rewritten,? or redistributed ?\.", ""),
+    (r" ?Copyright (?:© ?)?\d{4} [A-Z][\w.& ]{1,40}\.$", ""),
+    (r"\p{Cf}", ""),
+)
 
-    The line breaks of the highlights stay: ROUGE-Lsum compares line by line.
+
+def _cnn_dailymail_fields(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields article (without byline, agency and copyright), opening (of the article), answer (one highlight a line).
+
+    The line breaks of the highlights stay: ROUGE-Lsum compares line by line. "NEW:" before a highlight goes.
     """
     article = tf.strings.regex_replace(one_line(record["article"]), _BYLINE, "")
-    for pattern, replacement in _DATELINE:
+    for pattern, replacement in (*_CNN_LINKS, *_DATELINE):
         article = tf.strings.regex_replace(article, pattern, replacement)
-    return {"article": article, "opening": _opening(article), "answer": _lines(record["highlights"])}
+    article = one_line(article)
+    answer = tf.strings.regex_replace(_lines(record["highlights"]), r"(?m)^NEW: ?", "")
+    answer = tf.strings.regex_replace(answer, r"(?m) +([.!?])$", r"\1")
+    return {"article": article, "opening": _opening(article), "answer": answer}
 
 
 CNN_DAILYMAIL = Dataset(
@@ -467,10 +482,22 @@ OPINION_ABSTRACTS_ROTTEN_TOMATOES = Dataset(
 # ----------------------------------------------------------------------------------------------------------- SAMSum
 
 
+# What was sent as a file is "<file_photo>" in the source, now and then "<photo_file>", "<file _gif>" or just "file_gif".
+_SAMSUM_FILES = (
+    (r"(?i)<?\bf[il]{2}e ?_others?\b>?|<others?>", "(file)"),
+    (r"(?i)<?\bf[il]{2}e ?_([a-z]+)\b>?|<file:([a-z]+)>", r"(\1\2)"),
+    (r"<link_other>", "(link)"),
+    (r"<(?:emoticon|link)_([a-z]+)>", r"(\1)"),
+    (r"<([A-Za-z_]+?)(?:_file)?>", r"(\1)"),
+)
+
+
 def _samsum_dialogue(dialogue: Any) -> Any:
     """One message a line; what was sent as a file is in brackets, such as "(photo)" for "<file_photo>"."""
-    lines = tf.strings.regex_replace(_lines(dialogue), r"<(?:file_)?other>", "(file)")
-    return _lines(tf.strings.regex_replace(lines, r"<(?:file_)?([A-Za-z_]+?)(?:_file)?>", r"(\1)"))
+    lines = _lines(dialogue)
+    for pattern, instead in _SAMSUM_FILES:
+        lines = tf.strings.regex_replace(lines, pattern, instead)
+    return _lines(lines)
 
 
 def _samsum_fields(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -555,10 +582,36 @@ WIKI_LINGUA_ENGLISH_EN = Dataset(
 # ------------------------------------------------------------------------------------------------------------- XSum
 
 
+_XSUM_PAGE = (  # what belongs to the page and not to the report; the first two may stand on any line
+    r"Media playback is (?:not supported on this|unsupported on your) device",
+    r"\d{1,2} [A-Z][a-z]+ \d{4} Last updated at \d\d:\d\d (?:GMT|BST)",
+    r"(?m)^Follow (?:us|@\w+|\p{Lu}\pL+(?: \p{Lu}\pL+)?) on (?:Twitter|Facebook|Instagram)\b.{0,200}$",
+    r"(?m)^\S+ and follow me on Twitter: @\w+\.?$",
+    r"(?m)^For the latest [\w ]{1,30} news follow @\w+ on Twitter\.?$",
+    r"(?m)^Subscribe to the BBC Sport newsletter to get our pick of news, features and video sent to your inbox\.?$",
+    r"(?m)^Find all the latest football transfers on our dedicated page.{0,80}$",
+    r"(?m)^Find out how to get into .{1,60} guide\.$",
+    r"(?m)^(?:Match report|Report) supplied by the Press Association\.$",
+    r"(?m)^Get news from the BBC in your inbox, each weekday morning\.?$",
+    r"(?m)^(?:More on this and other stories|Updates on this story and more) from .{1,40}$",
+    r"(?m)^This site is optimised for modern web browsers, and does not fully support your browser\.?$",
+)
+
+
 def _xsum_fields(record: Mapping[str, Any]) -> dict[str, Any]:
     """Fields document, opening (of the document), answer (the sentence that stood before the document)."""
-    document = one_line(record["document"])
+    document = record["document"]
+    for pattern in _XSUM_PAGE:
+        document = tf.strings.regex_replace(document, pattern, "")
+    document = one_line(document)
     return {"document": document, "opening": _opening(document), "answer": one_line(record["summary"])}
+
+
+def _xsum_is_summed_up(record: Mapping[str, Any]) -> Any:
+    """Drops the records whose first sentence says nothing of the report: "Ouch!", "All pictures are copyrighted."."""
+    summary = one_line(record["summary"])
+    is_credit = r"(?i)all (?:images|photographs|photos|pictures) (?:are )?(?:copyright|courtesy).*"
+    return tf.strings.regex_full_match(summary, r"\S+(?: \S+){3,}") & ~tf.strings.regex_full_match(summary, is_credit)
 
 
 XSUM = Dataset(
@@ -572,6 +625,7 @@ XSUM = Dataset(
         "make xsum-extracts-from-downloads.tar.gz as https://github.com/EdinburghNLP/XSum describes (XSum-Dataset/README.md), "
         "put it into a folder, and run tfds build xsum --manual_dir=THAT_FOLDER"
     ),
+    keep=_xsum_is_summed_up,
     fields=_xsum_fields,
     gpt3_prompt=Gpt3Prompt("{document}\n\nTL;DR:"),
     templates=(

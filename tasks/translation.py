@@ -55,6 +55,15 @@ def _one(code: str, language: str) -> Callable[[Mapping[str, Any]], dict[str, An
     return fields
 
 
+def _differs(code: str) -> Callable[[Mapping[str, Any]], Any]:
+    """Drops the records whose two sides are the same: scores, names, and lines that nobody translated."""
+
+    def keep(record: Mapping[str, Any]) -> Any:
+        return tf.not_equal(one_line(record["en"]), one_line(record[code]))
+
+    return keep
+
+
 _WMT_SPLITS = Splits(dev="validation", test="test")
 
 
@@ -74,6 +83,7 @@ def _pair(
         kind=GENERATION,
         metrics=("bleu", "bleu_13a"),
         splits=splits,
+        keep=_differs(code),
         fields=_one(code, language),
         expand=_both(code, language),
         variants=_directions(code),

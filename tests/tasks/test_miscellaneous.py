@@ -308,6 +308,11 @@ def test_wic_samples_point_at_forms_of_their_word():
         ("Why ca n't it be .com or 3 . 5 ?", "Why can't it be .com or 3. 5?"),
         ("What is the Hundred Years ' War ?", "What is the Hundred Years' War?"),
         ("Name a river", "Name a river"),
+        ('What does the term " spaghetti western " mean ?', 'What does the term "spaghetti western" mean?'),
+        ('What film said : " Have you paid , lady ? "', 'What film said: "Have you paid, lady?"'),
+        ('Who sang " Silent Night " , " Jaws " or ( " dew " ) ?', 'Who sang "Silent Night", "Jaws" or ("dew")?'),
+        ("Why can 't Scarlett O 'Hara and Li 'l Abner ?", "Why can't Scarlett O'Hara and Li'l Abner?"),
+        ("Who are rock 'n roll 's stars ?", "Who are rock 'n roll's stars?"),
     ],
 )
 def test_trec_question_is_shown_without_the_spaces_of_its_tokens(written, shown):
@@ -446,6 +451,26 @@ def test_fix_punct_gives_back_its_text_when_the_marks_are_put_in():
 )
 def test_para_crawl_texts_that_the_task_leaves_unchanged_are_dropped(text, keeps):
     assert tuple(kept(record, english(text)) for record in PARA_CRAWL) == keeps
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("in six countries.[citation needed] Worldwide", "in six countries. Worldwide"),
+        ("cursively written form of neo-clerical script[c] and", "cursively written form of neo-clerical script and"),
+        ("Act of 1854,[citation needed] although", "Act of 1854, although"),
+        ("As of 2014[update], it[1] was[note 2] so", "As of 2014, it was so"),
+        ("showrunner\u200d\u2014\u200cthe executive", "showrunner\u2014the executive"),
+        ("He said: [The Sun] called me [sic]", "He said: [The Sun] called me [sic]"),
+    ],
+)
+def test_para_crawl_texts_are_without_marks_of_references_and_unseen_signs(text, shown):
+    assert [fields(record, english(text))["answer"] for record in PARA_CRAWL] == [shown] * 3
+
+
+def test_true_case_keeps_the_dots_of_abbreviations():
+    found = fields(TRUE_CASE, english("The U.S. (not D.C.) and J.M. Barrie, Ph.D., said OK. Plan B."))
+    assert found["capitalized"] == "The, U.S., D.C., J.M., Barrie, Ph.D., OK, Plan, B"
 
 
 def test_true_case_lowers_all_letters_and_lists_the_words_with_capitals():

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 import flan_jax.tasks
 from flan_jax.splits import resolve_splits
-from flan_jax.tasks.sentiment import IMDB_REVIEWS, SENTIMENT140, YELP_POLARITY_REVIEWS
+from flan_jax.tasks.sentiment import IMDB_REVIEWS, SENTIMENT140, SST2, YELP_POLARITY_REVIEWS
 
 SAMPLES = Path(flan_jax.tasks.__path__[0]) / "samples"
 
@@ -22,10 +22,19 @@ def text_of(record, text, name):
         ("Good.<br /><br />Very good.", "Good.\nVery good."),
         ("Good. <br/> <br> Very  good.", "Good.\nVery good."),
         ("<br />Good.<br />", "Good."),
-        ("<i>Good</i> & <brave>", "<i>Good</i> & <brave>"),
+        ("on NYC traffic shots. <hr>It's also", "on NYC traffic shots.\nIt's also"),
+        (
+            "Hmm. <i>Fast Times</i>, <em>then</em> <brave> & <3 <<<sigh>>>",
+            "Hmm. Fast Times, then <brave> & <3 <<<sigh>>>",
+        ),
+        ("so that Ond&#345;ej can; L&H; R&amp;B", "so that Ondřej can; L&H; R&B"),
+        ("out of the system \x96 and Nora didn\x92t", "out of the system – and Nora didn’t"),
+        ("\x84heads down\x94; as a result\x85they", "„heads down”; as a result…they"),
+        ("nothing\x81 there &#147;so&#148; &#55357; &#0;", "nothing there “so” &#0;"),
+        ("a\x01b\x02 &#65;", "ab A"),
     ],
 )
-def test_imdb_html_breaks_become_line_breaks(source, shown):
+def test_imdb_html_becomes_plain_text(source, shown):
     assert text_of(IMDB_REVIEWS, source, "review") == shown
 
 
@@ -38,10 +47,46 @@ def test_imdb_html_breaks_become_line_breaks(source, shown):
         (r'a ""real"" burger', 'a "real" burger'),
         (r'5\"" heels', '5" heels'),
         (r"and\or", r"and\or"),
+        (r"see his \"girlfriends\" and \"buddys\" that", 'see his "girlfriends" and "buddys" that'),
+        (r"sans \u00eatre style caf\u00e9t\u00e9ria.", "sans être style cafétéria."),
+        (r"and\u00a0so\u00a0far \u20AC5 \u00\ud83d", "and so far €5 \\u00"),
+        (r"assault rifle?  \r\n\r\nAngry about", "assault rifle?\nAngry about"),
+        (r"My dressing was ranch :\\", "My dressing was ranch :\\"),
     ],
 )
 def test_yelp_escapes_are_resolved(source, shown):
     assert text_of(YELP_POLARITY_REVIEWS, source, "review") == shown
+
+
+@pytest.mark.parametrize(
+    ("source", "shown"),
+    [
+        ("it 's certainly an honest attempt , is n't it ? ", "it's certainly an honest attempt, isn't it?"),
+        (
+            "we do n't get williams ' usual tear and a smile , just",
+            "we don't get williams' usual tear and a smile, just",
+        ),
+        (
+            "if your taste runs to ` difficult ' films you absolutely ca n't",
+            "if your taste runs to 'difficult' films you absolutely can't",
+        ),
+        ("the draw ( for `` big bad love '' ) is", 'the draw (for "big bad love") is'),
+        ("will occur and not `` if . '' ", 'will occur and not "if."'),
+        (
+            "no more ridiculous than most of the rest of `` dragonfly ",
+            'no more ridiculous than most of the rest of "dragonfly',
+        ),
+        ("for a '70s exploitation picture", "for a '70s exploitation picture"),
+        ("in alcatraz ' ... a cinematic corpse", "in alcatraz'... a cinematic corpse"),
+        ("'s pleasant enough ", "'s pleasant enough"),
+        ("by harris , phifer and cam ` ron seal the deal . ", "by harris, phifer and cam 'ron seal the deal."),
+        ("a $ 40 million version , 90 % of it", "a $40 million version, 90% of it"),
+        ("mr. hartley 's .50 film .", "mr. hartley's .50 film."),
+    ],
+)
+def test_sst2_is_shown_without_the_spaces_of_its_tokens(source, shown):
+    found = SST2.fields({"sentence": tf.constant(source), "label": tf.constant(0, tf.int64)})
+    assert found["sentence"].numpy().decode() == shown
 
 
 @pytest.mark.parametrize(

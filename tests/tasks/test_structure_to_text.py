@@ -39,6 +39,20 @@ def test_references_also_work_in_a_graph_with_lists_of_unknown_length():
     assert found == [[b"t"], [b"t", b"u"]]
 
 
+@pytest.mark.parametrize(
+    ("source", "shown"),
+    [
+        ("ivy climbs the side of a building .", "ivy climbs the side of a building."),
+        ("understood anywhere in the world . visual artist", "understood anywhere in the world . visual artist"),
+        ("yellow round gift box on a white vector", "yellow round gift box on a white vector"),
+    ],
+)
+def test_common_gen_loses_the_space_before_its_last_mark_in_target_and_references(source, shown):
+    found = common_gen_fields(target=source, references=[source, "A dog runs ."])
+    assert found["answer"].numpy().decode() == shown
+    assert [text.decode() for text in found["references"].numpy()] == [shown, "A dog runs."]
+
+
 def test_common_gen_shows_the_concepts_on_one_line_and_as_a_list():
     fields = common_gen_fields(["dog ", "run", "park"])
     assert fields["concepts"].numpy() == b"dog, run, park"
@@ -85,12 +99,20 @@ def triple_fields(record, *triples, target="A text.", references=(), category="W
         ('Bananaman | FIRST_AIRED | "1983-10-03"', "Bananaman | first aired | 1983-10-03"),
         ("[TABLECONTEXT] | [TITLE] | Mayors of Oslo", "the table | title | Mayors of Oslo"),
         ("[TABLECONTEXT] | LENGTH_(KM) | 3 | 4", "the table | length (km) | 3 | 4"),
+        ("A | OWNER | College of William &amp; Mary", "A | owner | College of William & Mary"),
         ('A "B" C | NAME | D "E"', 'A "B" C | name | D "E"'),
         ("Tamil | SUNDAY | ஞாயிற்று  கிழமை", "Tamil | sunday | ஞாயிற்று கிழமை"),
     ],
 )
 def test_dart_triples_are_legible(triple, shown):
     assert triple_fields(DART, triple)["triples"] == shown
+
+
+def test_dart_texts_are_without_html():
+    found = triple_fields(
+        DART, "A | b | C", target="Lippincott, Williams &amp; Wilkins.", references=["R &amp; B", "D"]
+    )
+    assert (found["answer"], found["references"]) == ("Lippincott, Williams & Wilkins.", [b"R & B", b"D"])
 
 
 def test_dart_joins_triples_on_a_line_and_as_a_list():
@@ -106,6 +128,17 @@ def test_dart_joins_triples_on_a_line_and_as_a_list():
         ('A_B | ISSN_number | "00-0"', "A B | ISSN number | 00-0", "- A B | ISSN number | 00-0"),
         ("A | runwayLength | 3500.0", "A | runway length | 3500.0", "- A | runway length | 3500.0"),
         ("A | 1stRunwayName | B", "A | 1st runway name | B", "- A | 1st runway name | B"),
+        ("A | UTCOffset | +1", "A | UTC offset | +1", "- A | UTC offset | +1"),
+        (
+            "A | LibraryofCongressClassification | B",
+            "A | library of congress classification | B",
+            "- A | library of congress classification | B",
+        ),
+        (
+            "Bolt_(comicsCharacter) | creator | Gary_Cohn_(comics)",
+            "Bolt (comics character) | creator | Gary Cohn (comics)",
+            "- Bolt (comics character) | creator | Gary Cohn (comics)",
+        ),
     ],
 )
 def test_web_nlg_names_are_legible(triple, on_a_line, in_a_list):

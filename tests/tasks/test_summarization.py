@@ -133,6 +133,11 @@ def test_opening_ends_with_a_sentence_within_sixty_words(document, opening):
         (r"dwindling\band of\\cynics", "dwindling band of cynics"),
         ("&lt;b&gt;News&lt;/b&gt; of  lt;i gt;today", "News of today"),
         ("5 < 6; no. 39; 7 > 6", "5 < 6; no. 39; 7 > 6"),
+        ("dry land #151;and long imports  #151; including", "dry land—and long imports — including"),
+        ("#147;No other Apple #146;s DVD Studio Pro 3, #148; writes", "“No other Apple’s DVD Studio Pro 3,” writes"),
+        ("Microsoft #8217;s director", "Microsoft’s director"),
+        ("samples hellip;. for nbsp;what exactly News gt; London", "samples…. for what exactly News> London"),
+        ("a result; its volt; the amp; the C# 12;", "a result; its volt; the& the C# 12;"),
     ],
 )
 def test_ag_news_text_is_repaired(written, read):
@@ -156,6 +161,10 @@ def test_ag_news_answer_is_the_word_of_the_label(label, word):
         ("(CNN)", ""),
         ("(CNN) -- ", ""),
         ("(CNN Student News) -- ", ""),
+        ("-- ", ""),
+        ("(The Hollywood Reporter)", ""),
+        ("Moscow (CNN)", "Moscow -- "),
+        ("Cedar Falls, Iowa (CNN)", "Cedar Falls, Iowa -- "),
         ("LONDON, England (CNN) -- ", "LONDON, England -- "),
         ("ST. LOUIS (Reuters) -- ", "ST. LOUIS -- "),
         ("By. Daily Mail Reporter. ", ""),
@@ -170,6 +179,36 @@ def test_ag_news_answer_is_the_word_of_the_label(label, word):
 def test_cnn_dailymail_article_loses_byline_and_agency_alone(head, left):
     text = "The dog (a collie) came home in 2013 . She was tired, her owner (CNN) -- said. PUBLISHED: 1 May."
     assert shown(CNN_DAILYMAIL, texts(article=head + text, highlights="h"))["article"] == left + text
+
+
+@pytest.mark.parametrize(
+    ("written", "left"),
+    [
+        ("he said. E-mail to a friend. CNN's Deirdre Walsh wrote.", "he said. CNN's Deirdre Walsh wrote."),
+        (
+            "he told Reuters. E-mail to a friend. Copyright 2007 Reuters. All rights reserved."
+            "This material may not be published, broadcast, rewritten, or redistributed.",
+            "he told Reuters.",
+        ),
+        ("people we lost in 2015. ©2015 The Hollywood Reporter. All rights reserved.", "people we lost in 2015."),
+        ("nihilistic fruit. Copyright 2015 The Conversation. Some rights reserved.", "nihilistic fruit."),
+        ("afford them. Copyright © 2011 Rolling Stone.", "afford them."),
+        (
+            "Copyright law of 1976 is old. All rights reserved, he said.",
+            "Copyright law of 1976 is old. All rights reserved, he said.",
+        ),
+        ("to be\u00ad proud\u200b of him.", "to be proud of him."),
+    ],
+)
+def test_cnn_dailymail_article_loses_links_and_copyright(written, left):
+    assert shown(CNN_DAILYMAIL, texts(article=written, highlights="h"))["article"] == left
+
+
+def test_cnn_dailymail_highlights_are_not_marked_as_new():
+    written = "NEW: Teen gunman is dead .\nEight die, NEW: police say .\nNEW: He was 18."
+    assert shown(CNN_DAILYMAIL, texts(article="a", highlights=written))["answer"] == (
+        "Teen gunman is dead.\nEight die, NEW: police say.\nHe was 18."
+    )
 
 
 def test_cnn_dailymail_highlights_keep_their_lines():
@@ -279,6 +318,13 @@ def test_rotten_tomatoes_shows_ten_reviews():
         ("Ann: <file_photo>\r\nAnn: Nice?\r\nBob: <file_gif> Yes", "Ann: (photo)\nAnn: Nice?\nBob: (gif) Yes"),
         ("Ann: <file_photo> <file_other>\nBob: <photo_file>", "Ann: (photo) (file)\nBob: (photo)"),
         ("Ann: love you <3 and >2 of you", "Ann: love you <3 and >2 of you"),
+        (
+            "Betty: <file _gif>\nLeah: <fIie_others>\nTom: <file:jpg> here",
+            "Betty: (gif)\nLeah: (file)\nTom: (jpg) here",
+        ),
+        ("Sam: file_other and have a look here file_other", "Sam: (file) and have a look here (file)"),
+        ("Mela: file_gif\nMax: <link_video> <link_other> <emoticon_smile>", "Mela: (gif)\nMax: (video) (link) (smile)"),
+        ("Ann: my profile_pic, <LOL>", "Ann: my profile_pic, (LOL)"),
         ("Ann: we need\r\nfor the cake:\r\neggs", "Ann: we need\nfor the cake:\neggs"),
     ],
 )
@@ -307,6 +353,57 @@ def test_wiki_lingua_target_is_the_reference_where_there_is_no_other():
     data = tf.data.Dataset.from_generator(lambda: iter(rows), output_signature=signature)
     found = [list(f["references"].numpy()) for f in data.map(lambda record: WIKI_LINGUA_ENGLISH_EN.fields(record))]
     assert found == [[b"Do this."], [b"Do that."]]
+
+
+# ------------------------------------------------------------------------------------------------------------- XSum
+
+
+@pytest.mark.parametrize(
+    ("written", "left"),
+    [
+        ("It ended.\nMedia playback is not supported on this device\nHe won.", "It ended. He won."),
+        (
+            "Media playback is unsupported on your device\n11 May 2015 Last updated at 17:31 BST\n"
+            "The bridge weighs four tonnes.",
+            "The bridge weighs four tonnes.",
+        ),
+        (
+            "It ended.\nFollow us on Facebook, on Twitter @BBCNewsEnts, or on Instagram at bbcnewsents. "
+            "If you have a story suggestion email x@bbc.co.uk.",
+            "It ended.",
+        ),
+        ("It ended.\nFollow @BBCNewsbeat on Twitter and Radio1Newsbeat on YouTube", "It ended."),
+        ("It ended.\nx@bbc.co.uk and follow me on Twitter: @BBCAmos", "It ended."),
+        ("It ended.\nFind all the latest football transfers on our dedicated page.", "It ended."),
+        (
+            "It ended.\nMatch report supplied by the Press Association.\nMatch ends, A 2, B 1.",
+            "It ended. Match ends, A 2, B 1.",
+        ),
+        (
+            "Follow her, he said, on Twitter.\nThe report was updated on 3 May 2015.",
+            "Follow her, he said, on Twitter. The report was updated on 3 May 2015.",
+        ),
+    ],
+)
+def test_xsum_document_loses_what_belongs_to_the_page(written, left):
+    fields = shown(XSUM, texts(document=written, summary="s"))
+    assert fields["document"] == left
+    assert left.startswith(fields["opening"])
+
+
+@pytest.mark.parametrize(
+    ("summary", "expected"),
+    [
+        ("Ouch!", False),
+        ("All images copyrighted.", False),
+        ("All photographs courtesy Oxfam", False),
+        ("All pictures are copyrighted.", False),
+        ("A man has died.", True),
+        ("All pictures at the gallery are fakes.", True),
+    ],
+)
+def test_xsum_drops_what_is_no_summary(summary, expected):
+    assert kept(XSUM, texts(document="It happened.", summary=summary)) == expected
 
 
 # ----------------------------------------------------------------------------------------------------------- samples

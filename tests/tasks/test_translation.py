@@ -51,6 +51,22 @@ def test_the_cluster_is_the_papers():
     assert [d.name for d in DATASETS] == list(LANGUAGES)
 
 
+@pytest.mark.parametrize(
+    ("english", "other", "kept"),
+    [
+        ("Il faut bien le faire.", "Il faut bien  le faire.\n", False),
+        ("Chelsea - Arsenal 2:1", "Chelsea\u00a0- Arsenal 2:1", False),
+        ("Arsenal", "arsenal", True),
+        ("It has to be done.", "Il faut bien le faire.", True),
+    ],
+)
+def test_what_nobody_translated_is_dropped(english, other, kept):
+    for record in DATASETS:
+        code, _ = LANGUAGES[record.name]
+        row = {"en": tf.constant(english), code: tf.constant(other)}
+        assert (int(usable.verdict(record, row)) == 0) == kept
+
+
 # ------------------------------------------------------------------------------------------------------ directions
 
 
