@@ -88,11 +88,11 @@ DEFINITE_PRONOUN_RESOLUTION = Dataset(
     bare="{sentence}\n{pronoun}",
     gpt3_prompt=Gpt3Prompt('{sentence}\nIn this sentence, "{pronoun}" refers to', mid_sentence=True),
     templates=(
-        Template("{marked}\n\nWho or what does the word in brackets mean?\n\n{options}"),
+        Template("{marked}\n\nWho or what does the word in brackets refer to?\n\n{options}"),
         Template("Sentence: {marked}\n[{pronoun}] refers to:\n{options}"),
         Template("Read the sentence and say what its bracketed pronoun stands for.\n\n{marked}\n\n{options}"),
         Template(
-            "Try each candidate in place of the brackets.\n\n{marked}\n\nWhich one makes sense?\n{options}",
+            "Try each candidate in place of the word in brackets.\n\n{marked}\n\nWhich one makes sense?\n{options}",
             open_input="Say who or what in this sentence the pronoun in brackets stands for.\n\n{marked}",
         ),
         Template("sorry, who or what is [{pronoun}] here?\n{marked}\n{options}"),
@@ -338,7 +338,7 @@ WSC = Dataset(
         ),
         Template('True here? *{pronoun}* means "{candidate}".\n\n{text}\n\n{options}'),
         Template("Picture who does what.\n\n{text}\n\nDoes *{pronoun}* mean {candidate} here?\n\n{options}"),
-        Template("{candidate}: is that what the pronoun in asterisks points to?\n{text}\n{options}"),
+        Template('Read the pronoun between asterisks. Does it point to "{candidate}"?\n{text}\n{options}'),
         Template(
             "One of us thinks that *{pronoun}* stands for {candidate}, the other doesn't. Is the first one right?\n\n{text}\n\n{options}"
         ),

@@ -711,13 +711,13 @@ WORD_SEGMENT = Dataset(
     gpt3_prompt=Gpt3Prompt("Without spaces: {joined}\nWith spaces:", stop=("\n",)),
     templates=(
         Template("Add the missing spaces.\n\n{joined}"),
-        Template("{joined}\n\nThese words ran together. Separate them."),
+        Template("{joined}\n\nThese words have run together. Separate them."),
         Template("No spaces: {joined}\nWith spaces:"),
         Template("space bar's broken, can you type this with gaps between the words?\n\n{joined}"),
         Template(
             "Where does each word end? Put spaces between the English words without changing a character.\n\n{joined}"
         ),
-        Template("Here's a line without gaps.\n\n{joined}\n\nNow write it in the usual way."),
+        Template("Here's a line without spaces.\n\n{joined}\n\nNow write it in the usual way."),
         Template("What did this say before the blanks disappeared?\n{joined}"),
         Template("Read carefully and write out the words, punctuation included: {joined}"),
         Template("{answer}\n\nRemove every space.", "{joined}", INVERTED),

@@ -126,8 +126,8 @@ _ANLI_TEMPLATES = (
         open_input='so is this true or not? yes, no or "it\'s impossible to say"\n{hypothesis}\n\nall we have is this:\n{premise}',
     ),
     Template(
-        "{premise}\n\nWith nothing else to go by, is this true? {hypothesis}\n{options}",
-        open_input="{premise}\n\nWith nothing else to go by, is this true: yes, no, or it's impossible to say? {hypothesis}",
+        "{premise}\n\nIs this true, as far as one can tell from the text? {hypothesis}\n{options}",
+        open_input="{premise}\n\nGoing only by this text, is the next sentence true (yes, no, or it's impossible to say)? {hypothesis}",
     ),
     Template("Write one tricky sentence that, going by this text, {relation}.\n\n{premise}", "{hypothesis}", INVERTED),
     Template(
@@ -387,7 +387,7 @@ QNLI = Dataset(
     templates=(
         Template("Sentence: {sentence}\nDoes it answer this question?\n{question}\n{options}"),
         Template("{sentence}\n\nIs that enough to answer the following?\n\n{question}\n\n{options}"),
-        Template("I asked: {question}\nThe top search result says: {sentence}\nIs my answer in there?\n\n{options}"),
+        Template("I asked: {question}\nThe top search result says: {sentence}\nIs the answer in there?\n\n{options}"),
         Template("Q: {question}\nText: {sentence}\nAnswered?\n{options}"),
         Template(
             "Shared words alone don't count here.\n\nQuestion: {question}\nSentence: {sentence}\n\nDoes the sentence hold what the question asks for?\n{options}"
@@ -452,7 +452,7 @@ RTE = Dataset(
         Template(
             "Say a reader believes the passage.\n\nPassage: {premise}\n\nSentence: {hypothesis}\n\nDo they have to accept the sentence as well?\n{options}"
         ),
-        Template("{premise}\n{hypothesis}\nDoes it follow?\n{options}"),
+        Template("{premise}\n{hypothesis}\nDoes the second follow from the first?\n{options}"),
         Template(
             "{hypothesis}\n\nDoes that follow from the report below? Don't rely on anything else you know.\n\n{premise}\n\n{options}"
         ),

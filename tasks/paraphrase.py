@@ -91,7 +91,9 @@ MRPC = Dataset(
     templates=(
         Template("Sentence 1: {sentence1}\nSentence 2: {sentence2}\nDo they mean the same thing?\n{options}"),
         Template("{sentence1}\n\n{sentence2}\n\nIs one a restatement of the other?\n\n{options}"),
-        Template("Small details aside, do both reports say the same?\n\n- {sentence1}\n- {sentence2}\n\n{options}"),
+        Template(
+            "Small details aside, do both reports say the same thing?\n\n- {sentence1}\n- {sentence2}\n\n{options}"
+        ),
         Template("A: {sentence1}\nB: {sentence2}\nParaphrase?\n{options}"),
         Template(
             "We've already run this line:\n{sentence1}\n\nWould this one just repeat it?\n{sentence2}\n\n{options}"
@@ -222,7 +224,7 @@ PAWS_WIKI = Dataset(
             "Read slowly, since swapping two words can change who did what, where or when. Is the rewording faithful?\n\nOriginal: {sentence1}\nRewording: {sentence2}\n\n{options}"
         ),
         Template(
-            "An encyclopedia article was edited.\n\nBefore: {sentence1}\nAfter: {sentence2}\n\nDoes it still say the same?\n{options}"
+            "An encyclopedia article was edited.\n\nBefore: {sentence1}\nAfter: {sentence2}\n\nDoes it still say the same thing?\n{options}"
         ),
         Template("{sentence1}\n\nIs the next sentence just another way to say that?\n\n{sentence2}\n\n{options}"),
         Template("P: {sentence1}\nQ: {sentence2}\nEquivalent?\n{options}"),

@@ -429,7 +429,11 @@ OPINION_ABSTRACTS_IDEBATE = Dataset(
         Template("my paragraph still needs the sentence that says what it adds up to, can you write it?\n\n{passage}"),
         Template("Topic: {debate}\nArgument: {passage}\nPoint made, in brief:"),
         Template("Give one argument for this claim, in a sentence.\n\n{answer}", "{argument}", INVERTED),
-        Template("Debate: {debate}\nClaim: {answer}\n\nMake the case in numbered sentences.", "{arguments}", INVERTED),
+        Template(
+            "Debate: {debate}\nClaim: {answer}\n\nMake the case for the claim in numbered sentences.",
+            "{arguments}",
+            INVERTED,
+        ),
     ),
 )
 
@@ -465,7 +469,7 @@ OPINION_ABSTRACTS_ROTTEN_TOMATOES = Dataset(
         Template('thinking of seeing "{movie}", what do reviewers say on the whole?\n\n{reviews}'),
         Template("State how the film was received, and why.\n\n{reviews}"),
         Template("{reviews}\n\nBlend these into one opinion."),
-        Template("{reviews}\n\nVerdict, in a sentence or so:"),
+        Template("{reviews}\n\nThe critics' verdict in a sentence or so:"),
         Template(
             'What critics thought of "{movie}": {answer}\n\nWrite a line from one of their reviews.',
             "{review}",

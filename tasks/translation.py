@@ -167,7 +167,7 @@ WMT16_CSEN = _pair(
         ),
         Template("Source language: {source_language}\nTarget language: {target_language}\nSource: {source}\nTarget:"),
         Template("be our interpreter: {source_language} to {target_language}\n\n{source}"),
-        Template("Make sure you understand the text, then express it in {target_language}.\n\n{source}"),
+        Template("Read the text, then write it in {target_language}.\n\n{source}"),
         Template("{source}\n\nTranslate that for someone who only knows {target_language}."),
         Template("From {source_language} into {target_language}:\n{source}"),
         Template("Write the {target_language} subtitle for these spoken words.\n\n{source}"),
@@ -257,7 +257,7 @@ WMT16_ROEN = _pair(
         ),
         Template("Find the {target_language} wording that comes closest: {source}"),
         Template("If you know both Romanian and English, tell me what this is in {target_language}.\n{source}"),
-        Template("{source}\n\nThe same again in {target_language}:"),
+        Template("{source}\n\nNow in {target_language}:"),
         Template(
             '(a) {source}\n(b) {answer}\n\nWhich language is (a) in, and which (b)? Join the two names with "and".',
             "{source_language} and {target_language}",
@@ -314,7 +314,7 @@ WMT16_TREN = _pair(
             "The text is in {source_language}. A reader of {target_language} should learn exactly the same from your translation.\n\n{source}"
         ),
         Template("our dictionary doesn't settle it, how would you put this in {target_language}?\n\n{source}"),
-        Template("Q: How do you express the text below in {target_language}?\n{source}\nA:"),
+        Template("Q: How do you say the text below in {target_language}?\n{source}\nA:"),
         Template("Translate from {source_language} into {target_language} and keep the tone.\n\n{source}"),
         Template("{source}\n\nOur office only speaks {target_language}. Translate for us."),
         Template("This needs an exact translation into {target_language}, with nothing left out.\n\n{source}"),
