@@ -7,7 +7,7 @@ from typing import Any
 
 from flan_jax.catalog import CLASSIFICATION, Dataset
 from flan_jax.lazy import lazy_imports
-from flan_jax.tasks.fields import at, filled, first, has_label, one_line
+from flan_jax.tasks.fields import at, filled, first, has_label, one_line, untokenized
 from flan_jax.templates import INVERTED, Gpt3Prompt, Template
 
 with lazy_imports():  # the catalog is read by processes that need no TensorFlow
@@ -20,19 +20,20 @@ _COSMOS_QA_ANSWERS = ("answer0", "answer1", "answer2", "answer3")
 
 
 def _cosmos_qa_answers(record: Mapping[str, Any]) -> Any:
-    return one_line(tf.stack([record[name] for name in _COSMOS_QA_ANSWERS]))
+    return untokenized(tf.stack([record[name] for name in _COSMOS_QA_ANSWERS]))
 
 
 def _cosmos_qa_fields(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields context (a few sentences of a story, tokenized as in the source), question, options, answer.
+    """Fields context (a few sentences of a story), question, options, answer.
 
-    Half of the records have an option "None of the above choices .", at any place, which is the answer of some. So an
+    The source is tokenized throughout ("She was n't sick ."), the fields are not. Half of the records have an option
+    "None of the above choices.", at any place, which is the answer of some. So an
     inverted template cannot show the answer.
     """
     options = _cosmos_qa_answers(record)
     return {
-        "context": one_line(record["context"]),
-        "question": one_line(record["question"]),
+        "context": untokenized(record["context"]),
+        "question": untokenized(record["question"]),
         "options": options,
         "answer": at(options, record["label"]),
     }
@@ -70,7 +71,7 @@ COSMOS_QA = Dataset(
             open_input="Copying words from the text won't do. Think about why people act as they do, then answer.\n\n{context}\n\n{question}",
         ),
         Template(
-            'Use the text and everyday knowledge. "None of the above choices" is right only if all others are wrong.\n\n{context}\n\n{question}\n\n{options}',
+            "Use the text and everyday knowledge. Choose the best of the answers at the end.\n\n{context}\n\n{question}\n\n{options}",
             open_input="Use the text and everyday knowledge.\n\n{context}\n\n{question}",
         ),
         Template("so in this story:\n{context}\n\n{question} any idea?\n{options}"),
