@@ -101,7 +101,7 @@ def _record_is_right(record: Mapping[str, Any]) -> Any:
 
 
 def _record_fields(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields passage (without its highlights), lead (the query up to the placeholder), opening (the same and dots), query (with a gap), entity, sentence (the query with the entity), rest (the query after the placeholder), options, answer, references (all that are right).
+    """Fields passage (without its highlights), lead (a dash and the query up to the placeholder), opening (the query up to there and dots), query (with a gap), entity, sentence (the query with the entity), rest (the query after the placeholder), options, answer, references (all that are right).
 
     An option is an entity with the rest, since a query may begin with it. The metric leaves the rest out.
     """
@@ -115,7 +115,7 @@ def _record_fields(record: Mapping[str, Any]) -> dict[str, Any]:
     references, _ = tf.unique(tf.strings.strip(tf.strings.join([right, rest])))
     return {
         "passage": tf.strings.strip(tf.strings.regex_replace(passage, r"[ \t\pZ]+", " ")),
-        "lead": one_line(parts[0]),
+        "lead": one_line(tf.strings.join(["- ", parts[0]])),
         "opening": one_line(tf.strings.join([parts[0], " ..."])),
         "query": one_line(tf.strings.join([parts[0], "____", parts[1]])),
         "entity": first(right),
@@ -145,7 +145,7 @@ RECORD = Dataset(
     keep=_record_keep,
     passage="passage",
     fields=_record_fields,
-    gpt3_prompt=Gpt3Prompt("{passage}\n- {lead}"),
+    gpt3_prompt=Gpt3Prompt("{passage}\n{lead}"),
     templates=(
         Template("{passage}\n\nComplete this statement from the same report.\n\n{opening}\n\n{options}"),
         Template("News: {passage}\nStatement: {opening}\nCompletion:\n{options}"),
@@ -159,8 +159,8 @@ RECORD = Dataset(
         ),
         Template("read this, then finish the last line for me\n{passage}\n\n{opening}\n{options}"),
         Template(
-            "{passage}\n\n{opening}\n\nWhich of these puts the right name into the story?\n\n{options}",
-            open_input="{passage}\n\n{opening}\n\nEnd this with the right name from the story.",
+            "{passage}\n\n{opening}\n\nWhich of these fits the story? Where several names do, take any of them.\n\n{options}",
+            open_input="{passage}\n\n{opening}\n\nContinue with the name that comes next and the rest of the sentence.",
         ),
         Template("{passage}\n\nComplete this: {opening}\n{options}"),
         Template("{passage}\n\nAdd one sentence to this report. It has to mention {entity}.", "{sentence}", INVERTED),

@@ -128,6 +128,13 @@ def test_record_is_measured_by_the_name_alone(query, rest):
     assert wrong == {"f1": 0.0, "em": 0.0}
 
 
+@pytest.mark.parametrize(
+    ("query", "end"), [("@placeholder sang .", "\n-"), ("On Monday @placeholder's boat sank .", "\n- On Monday")]
+)
+def test_record_prompt_in_the_manner_of_gpt3_ends_without_a_space(query, end):
+    assert templates.fill(RECORD.gpt3_prompt.input, fields(RECORD, news(query))).endswith("Bo laughed." + end)
+
+
 def test_record_highlights_are_dropped_and_lines_kept():
     assert fields(RECORD, news())["passage"] == "By Reuters\nAnn met Bo Li.\nBo laughed."
 
