@@ -20,14 +20,33 @@ _ARC_CHOICES = 4
 _ARC_SPELLINGS = (("1", "A"), ("2", "B"), ("3", "C"), ("4", "D"), ("5", "E"))  # of the exams that number the choices
 
 
+_ARC_NOTATION = (
+    (r"_\{(\d+)\}", r"\1"),  # H_{2}O
+    (r"\\times\b", "×"),
+    (r"\\Delta ?", "Δ"),
+    (r"\\Box\b", "___"),
+    (r"\?\.$", "?"),
+    (r"([^.])\.\.$", r"\1."),
+    (r" \?$", "?"),
+    (r"[ \t]+", " "),
+)
+
+
+def _arc_text(text: Any) -> Any:
+    """Formulas in plain text, one mark at the end, and single spaces."""
+    for pattern, instead in _ARC_NOTATION:
+        text = tf.strings.regex_replace(text, pattern, instead)
+    return tf.strings.strip(text)
+
+
 def _arc_fields(record: Mapping[str, Any]) -> dict[str, Any]:
     """Fields question, others (the wrong choices, one a line), options, answer (of the one choice with the key's label)."""
-    options = tf.strings.strip(record["choices"]["text"])
+    options = _arc_text(tf.strings.strip(record["choices"]["text"]))
     right = tf.equal(record["choices"]["label"], record["answerKey"])
     wrong = tf.boolean_mask(options, tf.logical_not(right))
     answer = at(options, tf.argmax(tf.cast(right, tf.int32)))
     return {
-        "question": tf.strings.strip(tf.strings.regex_replace(record["question"], r"[ \t]+", " ")),
+        "question": _arc_text(tf.strings.strip(record["question"])),
         "others": tf.strings.reduce_join(tf.strings.join(["- ", wrong]), separator="\n"),
         "options": options,
         "answer": tf.where(tf.equal(tf.math.count_nonzero(right), 1), answer, ""),
