@@ -26,11 +26,36 @@ def _bool_q_fields(record: Mapping[str, Any]) -> dict[str, Any]:
     options = tf.constant([word for _, word in _BOOL_Q_LABELS])
     return {
         "title": tf.strings.strip(record["title"]),
-        "passage": tf.strings.strip(record["passage"]),
+        "passage": _rewritten(without_hidden_characters(record["passage"]), _BOOL_Q_PASSAGE),
         "question": capitalized(question(tf.strings.strip(record["question"]))),
         "options": options,
         "answer": at(options, record["answer"]),
     }
+
+_PARENTHESES = r"\((?:[^()]|\((?:[^()]|\((?:[^()]|\([^()]*\))*\))*\))*\)"  # four deep
+_PAIRED_WORDS = (
+    "north|south|east|west|blood|carbon|hydrogen|oxygen|doctor|physician|attorney|priest|bank|parent|teacher|predator"
+    "|host|cost|space|mind|obsessive|rural|adjective|subject|grizzly|ID|non"
+)
+# BoolQ's passages are Wikipedia's, put through a tokenizer for TeX: ``quoted'', 1997--1998, the blood--brain barrier,
+# the series--created by his son--ran long.
+_BOOL_Q_PASSAGE = (
+    ("``|''", '"'),
+    (r" ?\(\\displaystyle" + _PARENTHESES.removeprefix(r"\("), ""),  # after the same formula in plain text
+    (r" \( listen\)", ""),
+    (r"(\w) ([.,](?: |$))", r"\1\2"),
+    (rf"(?i)\b({_PAIRED_WORDS}|\d+)--([a-z])", r"\1–\2"),
+    (r"([^\s-])--([a-z])", r"\1 – \2"),
+    (r"([^\s-]) ?-- ([^-])", r"\1 – \2"),
+    (r" --([^\s-])", r" – \1"),
+    *((r"([^\s-])--([^\s-])", r"\1–\2"),) * 2,
+)
+
+
+def _rewritten(text: Any, rules: tuple[tuple[str, str], ...]) -> Any:
+    for pattern, instead in rules:
+        text = tf.strings.regex_replace(text, pattern, instead)
+    return tf.strings.strip(text)
 
 
 BOOL_Q = Dataset(
@@ -51,10 +76,10 @@ BOOL_Q = Dataset(
         Template("{question}\n\nCheck this excerpt before you decide.\n\n{passage}\n\n{options}"),
         Template("Text: {passage}\nYes or no: {question}\n{options}"),
         Template(
-            "settle this for us please: {question}\nall we found is the entry '{title}'\n\n{passage}\n\n{options}"
+            "settle this for us please: {question}\nall we found is the entry on {title}\n\n{passage}\n\n{options}"
         ),
         Template(
-            "Read the passage from '{title}', then answer the question with yes or no.\n\n{passage}\n\n{question}\n\n{options}"
+            "Read the passage about {title}, then answer the question with yes or no.\n\n{passage}\n\n{question}\n\n{options}"
         ),
         Template("{passage}\n\n{question}\nAnswer yes or no.\n{options}"),
         Template("Rely on these facts only.\n\n{passage}\n\n{question}\nYes or no?\n{options}"),
@@ -69,7 +94,7 @@ BOOL_Q = Dataset(
             INVERTED,
         ),
         Template(
-            "Write a yes-or-no question about the text from '{title}', then its answer on the next line.\n\n{passage}",
+            "Write a yes-or-no question about the text on {title}, then its answer on the next line.\n\n{passage}",
             "{question}\n{answer}",
             INVERTED,
         ),
@@ -141,19 +166,26 @@ _MULTIRC_LABELS = (("False", "no"), ("True", "yes"))
 _MULTIRC_RELATIONS = ("is wrong", "is right")
 
 
+def _multirc_text(text: Any) -> Any:
+    """A text on one line. An eighth of the paragraphs are tokenized, and some have marks that show nothing."""
+    return untokenized(without_hidden_characters(text))
+
+
 def _multirc_fields(record: Mapping[str, Any]) -> dict[str, Any]:
     """Fields paragraph, question, response (a candidate answer), relation (by label), question_id, options, answer.
 
     A question has several candidates, any number of them right; `question_id` groups them for the exact match.
     """
-    # An older release of the data has HTML and a number before each sentence.
-    paragraph = tf.strings.regex_replace(record["paragraph"], r"<b>\s*Sent \d+:\s*</b>|<br ?/?>", " ")
+    # An older release of the data has HTML and a number before each sentence. Plots of films have Wikipedia's braces.
+    paragraph = tf.strings.regex_replace(
+        record["paragraph"], r"<b>\s*Sent \d+:\s*</b>|<br ?/?>|\{ ?\{[^{}]*\} ?\}", " "
+    )
     options = tf.constant([word for _, word in _MULTIRC_LABELS])
     ids = [tf.strings.as_string(record["idx"][name]) for name in ("paragraph", "question")]
     return {
-        "paragraph": one_line(tf.strings.regex_replace(paragraph, r"</?b>", "")),
-        "question": one_line(record["question"]),
-        "response": one_line(record["answer"]),
+        "paragraph": _multirc_text(tf.strings.regex_replace(paragraph, r"</?b>", "")),
+        "question": _multirc_text(record["question"]),
+        "response": _multirc_text(record["answer"]),
         "relation": pick(_MULTIRC_RELATIONS, record["label"]),
         "question_id": tf.strings.join(ids, separator="-"),
         "options": options,
@@ -192,7 +224,7 @@ MULTIRC = Dataset(
         Template(
             "Is the answer right? The evidence may be spread over several sentences.\n\nQuestion: {question}\nAnswer: {response}\n\n{paragraph}\n\n{options}"
         ),
-        Template('i\'d answer this with "{response}", agree?\n{question}\n\n{paragraph}\n\n{options}'),
+        Template("i'd answer this as below, agree?\n{question}\n-> {response}\n\n{paragraph}\n\n{options}"),
         Template("{paragraph}\n\n{question}\n\nGive an answer that {relation}.", "{response}", INVERTED),
         Template(
             "Text: {paragraph}\n\nReply: {response}\n\nWrite a question about the text to which this reply {relation}.",
@@ -354,7 +386,7 @@ SQUAD_V2 = Dataset(
             "The text answers some questions and not others. Copy the words that answer this one, or say unanswerable.\n\nExtract: {context}\n\nQuestion: {question}"
         ),
         Template(
-            "can you find this in the article '{title}'? {question}\njust say unanswerable if it isn't in there\n\n{context}"
+            "can you find this in the article on {title}? {question}\njust say unanswerable if it isn't in there\n\n{context}"
         ),
         Template("{question}\n\nSearch the paragraph. If it doesn't say, reply unanswerable.\n\n{context}"),
         Template("Never guess.\n\n{context}\n\n{question}\nA phrase from the text, or unanswerable:"),

@@ -49,6 +49,34 @@ def test_bool_q_strips_title_and_passage():
     assert (fields["title"].numpy(), fields["passage"].numpy()) == (b"Tide", b"A passage.")
 
 
+def bool_q_passage(passage):
+    record = {"title": "Tide", "passage": passage, "question": "is it", "answer": True}
+    return BOOL_Q.fields({name: tf.constant(value) for name, value in record.items()})["passage"].numpy().decode()
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ("The ``jaywalking'' law of ``Toys ``R'' Us''.", 'The "jaywalking" law of "Toys "R" Us".'),
+        ("from 66--19--1 in 1997--1998", "from 66–19–1 in 1997–1998"),
+        ("the Andromeda--Milky Way collision", "the Andromeda–Milky Way collision"),
+        ("the blood--brain barrier (1982--present)", "the blood–brain barrier (1982–present)"),
+        ("its population--signed it", "its population – signed it"),
+        ("Motion Picture -- Drama; nominators-- Canada", "Motion Picture – Drama; nominators – Canada"),
+        ("Don't Trust the B---- in Apartment 23", "Don't Trust the B---- in Apartment 23"),
+        ("of 3 7 (\\displaystyle (\\tfrac (3)(7))) , for instance", "of 3 7, for instance"),
+        ("(3)(7))) stays, N = A − Z (\\displaystyle N=A-Z) .", "(3)(7))) stays, N = A − Z."),
+        ("Chicago (/ʃɪˈkɑːɡoʊ/ ( listen), locally) French: \u200b(a)", "Chicago (/ʃɪˈkɑːɡoʊ/, locally) French: (a)"),
+    ],
+)
+def test_bool_q_passages_are_written_as_usual(written, shown):
+    assert bool_q_passage(written) == shown
+
+
+def test_bool_q_titles_stand_without_apostrophes_around_them():
+    assert not any("'{title}'" in t.input for t in (*BOOL_Q.templates, *SQUAD_V2.templates))
+
+
 def test_squad_answer_is_the_first_reference_and_all_are_references():
     fields = squad_fields(texts=(" red", "red light", "red"))
     assert fields["answer"].numpy() == b"red"
@@ -147,8 +175,8 @@ def test_drop_is_tested_on_the_split_that_tfds_calls_dev():
 # ---------------------------------------------------------------------------------------------------------- MultiRC
 
 
-def multirc_fields(paragraph="P", label=1, idx=(3, 7, 12)):
-    record = {"paragraph": paragraph, "question": "Why?", "answer": " Because. "}
+def multirc_fields(paragraph="P", label=1, idx=(3, 7, 12), response=" Because. "):
+    record = {"paragraph": paragraph, "question": "Why?", "answer": response}
     record = {k: tf.constant(v) for k, v in record.items()}
     idx = {k: tf.constant(v, tf.int32) for k, v in zip(("paragraph", "question", "answer"), idx, strict=True)}
     found = MULTIRC.fields({**record, "label": tf.constant(label, tf.int64), "idx": idx})
@@ -174,10 +202,35 @@ def test_multirc_shows_the_candidate_and_judges_it():
         ("One. Two.", "One. Two."),
         ("<b>Sent 1: </b>One.<br><b>Sent 2: </b>Two.<br>", "One. Two."),
         ("One <b>and</b> two; 3 < 4", "One and two; 3 < 4"),
+        ("{ { Plot } } Tom plays pool .", "Tom plays pool."),
     ],
 )
 def test_multirc_paragraphs_are_free_of_html(source, shown):
     assert multirc_fields(source)["paragraph"].decode() == shown
+
+
+@pytest.mark.parametrize(
+    ("source", "shown"),
+    [
+        ("They are told that a `` zombie '' is a flower , and", 'They are told that a "zombie" is a flower, and'),
+        ("the shady ` fixer ' named Ligurio", "the shady 'fixer' named Ligurio"),
+        ("The Mummy 's Shroud , as it 'd require them . It", "The Mummy's Shroud, as it'd require them. It"),
+        (
+            "Legal Aid ''has been a help,'' she said. ''We agree.''",
+            'Legal Aid "has been a help," she said. "We agree."',
+        ),
+        ('for the word "country. " The campaign', 'for the word "country." The campaign'),
+        ("Celts (10,000 b.c. ) and, by 600\u2002b.c. , others", "Celts (10,000 b.c.) and, by 600 b.c., others"),
+        ("it was qui\u00adck\u00adly adopted at Lut\ufffd\ufffdce", "it was quickly adopted at Lutce"),
+        (
+            'He said "Yes." Then "No," and left -- (FT) -- at 9:48.',
+            'He said "Yes." Then "No," and left -- (FT) -- at 9:48.',
+        ),
+        ("Tocqueville (29 July 1805 - 16 April 1859)", "Tocqueville (29 July 1805 - 16 April 1859)"),
+    ],
+)
+def test_multirc_texts_are_untokenized(source, shown):
+    assert multirc_fields(source)["paragraph"].decode() == multirc_fields(response=source)["response"].decode() == shown
 
 
 def test_multirc_samples_have_questions_with_several_right_answers_and_indices_that_count_up():
