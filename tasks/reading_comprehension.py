@@ -131,6 +131,50 @@ def _drop_fields(record: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+_DROP_COUNTS = "two|three|four|five|six|seven|eight|nine|ten"
+_DROP_SEVERAL = (
+    "quarters|halves|players|receivers|quarterbacks|kickers|teams|groups|races|ethnicities|ancestries|nationalities"
+    "|religions|denominations|languages|cities|towns|villages|countries|nations|states|regions|areas|places|provinces"
+    "|territories|islands|forts|castles|years|months|days|dates|events|battles|wars|treaties|persons|men|women|kings"
+    "|rulers|leaders|generals|commanders|nobles|families|dynasties|tribes|armies|ships|weapons|factors|reasons|types"
+    "|kinds|names|titles|positions|games|weeks|seasons|categories|populations|embassies|parties|companies|industries"
+    "|crops|sectors|species|animals|plants|buildings|churches|schools|universities|awards|parts|goals|touchdowns|passes"
+)
+# What a question says that asks for several things ("In which quarters", "which two players"). Between the two words
+# stand only numbers and adjectives: "What was the teams' score?" asks for one.
+_DROP_ASKS_FOR_SEVERAL = (
+    rf"(?i).*\b(?:(?:which|what) (?:(?:the|all|other|different|main|age|field|touchdown|{_DROP_COUNTS}|\w+(?:ic|al|an|ous|ese|ish|ern)"
+    rf"|U\.S\.|NFL|or) ?)*(?:{_DROP_SEVERAL})(?: [^'’]|\?|,|$)"
+    rf"|(?:which|what) (?:(?:first|last|other|top) )?(?:{_DROP_COUNTS}) \w"
+    rf"|(?:who|what|which) (?:are|were) (?:(?:all|some|the|both|of|\w+['’]s?|\w+s['’]|[A-Z]\w+) )*"
+    rf"(?:(?:first|last|top|other|only|main) )?(?:(?:{_DROP_COUNTS}) \w|(?:{_DROP_SEVERAL}|children|members|people)\b)"
+    r"|who (?:were|was) on board"
+    r"|who (?:caught|threw|scored|kicked|made|ran) (?:(?:rushing|passing|receiving|touchdown|field|goal|short|long) )*"
+    r"(?:touchdowns|goals|passes|runs|receptions|TDs)\b).*"
+)
+# "Which groups were larger: Germans or Italians?" asks for one of two.
+_DROP_COMPARES = (
+    r"(?i).*\b(?:more|fewer|less|larger|smaller|bigger|greater|higher|lower|longer|shorter|first|last|later|earlier"
+    r"|second|older|younger)\b.* or .*"
+)
+
+
+def _drop_keep(record: Mapping[str, Any]) -> Any:
+    """Leaves out a question that asks for several things, of which TFDS has only the first.
+
+    An answer that names several, as "Poles, Germans, and Kashubians" does, is a whole one. So is a number, unless years
+    were asked for.
+    """
+    asked = one_line(record["question"])
+    several = tf.strings.regex_full_match(asked, _DROP_ASKS_FOR_SEVERAL)
+    one = (
+        tf.strings.regex_full_match(asked, _DROP_COMPARES)
+        | tf.strings.regex_full_match(asked, r"(?i).*\bhow (?:many|much|long|old|far)\b.*")
+        | tf.strings.regex_full_match(record["answer"], r"(?s).*(?:, |\band\b|&).*")
+    )
+    return tf.logical_not(several) | one
+
+
 DROP = Dataset(
     name="drop",
     cluster="reading_comprehension",
@@ -138,6 +182,7 @@ DROP = Dataset(
     kind=GENERATION,
     metrics=("squad", "drop"),
     splits=Splits(test="dev"),
+    keep=_drop_keep,
     passage="passage",
     fields=_drop_fields,
     # The passages are about history, matches of American football and the figures of a census.

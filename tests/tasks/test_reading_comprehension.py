@@ -156,6 +156,53 @@ def test_drop_leaves_out_what_has_no_answer(answer, kept):
     assert (int(usable.verdict(DROP, drop_record(answer))) == 0) == kept
 
 
+def drop_kept(question, answer):
+    record = {**drop_record(answer), "question": tf.constant(question)}
+    return int(usable.verdict(DROP, record)) == 0
+
+
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [
+        ("In which quarters did Denver make field goals?", "third quarter"),
+        ("Which ethnic groups had a higher percentage than 10%?", "Northern Mbundu"),
+        ("Which U.S. embassies did al-Qaeda attack in 1998?", "Kenya"),
+        ("What are the four types of sea turtles?", "leatherback turtle"),
+        ("What are Boller's two longest touchdown passes?", "3-yard"),
+        ("Which two players scored?", "Tyrell Moss"),
+        ("Who were Anna Maria Webb's children?", "John Radclyffe"),
+        ("Who were on board Apollo 8?", "Frank Borman"),
+        ("Who caught passing touchdowns?", "Brice Butler"),
+        ("Which field goals longer than 40 yards did Houston make?", "43-yard"),
+        ("In which years did the Gross domestic product grow more than 100%?", "1993"),
+    ],
+)
+def test_drop_leaves_out_questions_that_ask_for_several_things(question, answer):
+    assert not drop_kept(question, answer)
+
+
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [
+        ("In which quarter did both teams score a touchdown?", "second"),
+        ("Which of the two teams scored first?", "Jets"),
+        ("What was the teams' combined score?", "31"),
+        ("How many field goals were made in which quarters?", "3"),
+        ("Who caught the last touchdown pass of the game?", "Brian Leonard"),
+        ("Who had less touchdowns in the first half, Cowboys or Eagles?", "Cowboys"),
+        ("Which groups were larger, Germans or Italians?", "Germans"),
+        ("Which groups inhabited the area?", "Poles, Germans, and Kashubians"),
+        ("What happened three years prior to the attack on Toulon?", "the Battle of Málaga"),
+        ("What language was spoken by the second largest ethnic group?", "Kimbundu"),
+        ("Which player scored in the first two quarters?", "Matt Stover"),
+        ("Which players' coach won?", "Jones"),
+        ("Who were the Bears playing?", "Packers"),
+    ],
+)
+def test_drop_keeps_questions_that_ask_for_one_thing(question, answer):
+    assert drop_kept(question, answer)
+
+
 def test_drop_samples_have_every_type_of_answer_and_an_empty_one():
     answers = [row["answer"] for row in sample_rows(DROP)]
     kinds = {drop_fields(answer)["answer_type"] for answer in answers if answer}
