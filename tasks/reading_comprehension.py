@@ -8,7 +8,19 @@ from typing import Any
 from flan_jax.catalog import CLASSIFICATION, GENERATION, Dataset
 from flan_jax.lazy import lazy_imports
 from flan_jax.splits import Splits
-from flan_jax.tasks.fields import YES_NO_SPELLINGS, at, capitalized, filled, first, has_label, one_line, pick, question
+from flan_jax.tasks.fields import (
+    YES_NO_SPELLINGS,
+    at,
+    capitalized,
+    filled,
+    first,
+    has_label,
+    one_line,
+    pick,
+    question,
+    untokenized,
+    without_hidden_characters,
+)
 from flan_jax.templates import INVERTED, Gpt3Prompt, Template
 
 with lazy_imports():  # the catalog is read by processes that need no TensorFlow
@@ -19,18 +31,6 @@ with lazy_imports():  # the catalog is read by processes that need no TensorFlow
 
 # The answer is a boolean in TFDS, not a ClassLabel, so these names are Python's, in the order of int(answer).
 _BOOL_Q_LABELS = (("False", "no"), ("True", "yes"))
-
-
-def _bool_q_fields(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields title, passage, question, options, answer. BoolQ's questions are lower case without a question mark."""
-    options = tf.constant([word for _, word in _BOOL_Q_LABELS])
-    return {
-        "title": tf.strings.strip(record["title"]),
-        "passage": _rewritten(without_hidden_characters(record["passage"]), _BOOL_Q_PASSAGE),
-        "question": capitalized(question(tf.strings.strip(record["question"]))),
-        "options": options,
-        "answer": at(options, record["answer"]),
-    }
 
 _PARENTHESES = r"\((?:[^()]|\((?:[^()]|\((?:[^()]|\([^()]*\))*\))*\))*\)"  # four deep
 _PAIRED_WORDS = (
@@ -56,6 +56,18 @@ def _rewritten(text: Any, rules: tuple[tuple[str, str], ...]) -> Any:
     for pattern, instead in rules:
         text = tf.strings.regex_replace(text, pattern, instead)
     return tf.strings.strip(text)
+
+
+def _bool_q_fields(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields title, passage, question, options, answer. BoolQ's questions are lower case without a question mark."""
+    options = tf.constant([word for _, word in _BOOL_Q_LABELS])
+    return {
+        "title": tf.strings.strip(record["title"]),
+        "passage": _rewritten(without_hidden_characters(record["passage"]), _BOOL_Q_PASSAGE),
+        "question": capitalized(question(tf.strings.strip(record["question"]))),
+        "options": options,
+        "answer": at(options, record["answer"]),
+    }
 
 
 BOOL_Q = Dataset(
@@ -332,13 +344,31 @@ OPENBOOKQA = Dataset(
 # ------------------------------------------------------------------------------------------------------------ SQuAD
 
 
+# Wikipedia's notes: [citation needed], [update], [who?], [note 3], [4] and, after a word, [d]. Words that an editor put
+# into a quotation ("when [the king] died") stay.
+_NOTES = (
+    (
+        r"\[(?:[a-z][a-z ]* needed|update|vague|dubious(?: ?[–-] ?discuss)?|(?:by )?wh(?:o|om|en|ere|ich|y|at|ose)\?|how\?"
+        r"|original research\??|not in citation given|dead link|(?i:note|nb|n) ?\d+)\]",
+        "",
+    ),
+    (r"([\pL\pN.,;:!?\"'”’)])(?:\[(?:\d{1,3}|[a-z])\])+([\s.,;:!?)]|$)", r"\1\2"),
+    (r"[ \t]{2,}", " "),
+)
+
+
+def _squad_text(text: Any) -> Any:
+    """Text without Wikipedia's notes. A span of a passage is still a span of it, since both are cleaned alike."""
+    return _rewritten(without_hidden_characters(text), _NOTES)
+
+
 def _squad_fields(record: Mapping[str, Any]) -> dict[str, Any]:
     """Fields title, context, question, answer (the first one given) and references (all of them)."""
-    references = filled(tf.strings.strip(record["answers"]["text"]))
+    references = filled(_squad_text(record["answers"]["text"]))
     return {
         "title": tf.strings.strip(tf.strings.regex_replace(record["title"], "_+", " ")),
-        "context": tf.strings.strip(record["context"]),
-        "question": one_line(record["question"]),
+        "context": _squad_text(record["context"]),
+        "question": _squad_text(tf.strings.regex_replace(one_line(record["question"]), r" +\?", "?")),
         "answer": first(references),
         "references": references,
     }
@@ -369,7 +399,7 @@ SQUAD_V1 = Dataset(
         Template("Topic: {title}\n\n{context}\n\n{question}"),
         Template("{context}\n\nWrite a question that these lines answer with: {answer}", "{question}", INVERTED),
         Template(
-            'Test on {title}\n\n{context}\n\nThe answer key says "{answer}". What is the question?',
+            "Test on {title}\n\n{context}\n\nWhat is the question if the answer key says this?\n{answer}",
             "{question}",
             INVERTED,
         ),
@@ -389,17 +419,23 @@ _SQUAD_V2_RELATIONS = (
 
 
 def _squad_v2_fields(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields title, context, question, relation (by answerability), answer (the first one given), references (all).
+    """Fields title, context, question, relation (by answerability), wanted (the same with the answer, if there is one), answer (the first one given), references (all).
 
     The answer to a question that has none is "unanswerable"; answers that are all blank are no answer at all.
     """
-    texts = tf.strings.strip(record["answers"]["text"])
+    texts = _squad_text(record["answers"]["text"])
     has_answer = tf.size(texts) > 0
     references = tf.cond(has_answer, lambda: filled(texts), lambda: tf.constant([_UNANSWERABLE]))
+    wanted = tf.where(
+        has_answer,
+        tf.strings.join(["that these lines answer with: ", first(references)]),
+        "that these lines seem to answer but don't.",
+    )
     return {
         "title": tf.strings.strip(tf.strings.regex_replace(record["title"], "_+", " ")),
-        "context": tf.strings.strip(record["context"]),
-        "question": one_line(record["question"]),
+        "context": _squad_text(record["context"]),
+        "question": _squad_text(tf.strings.regex_replace(one_line(record["question"]), r" +\?", "?")),
+        "wanted": wanted,
         "relation": pick(_SQUAD_V2_RELATIONS, tf.cast(has_answer, tf.int32)),
         "answer": first(references),
         "references": references,
@@ -435,9 +471,7 @@ SQUAD_V2 = Dataset(
         ),
         Template("{question}\n\nSearch the paragraph. If it doesn't say, reply unanswerable.\n\n{context}"),
         Template("Never guess.\n\n{context}\n\n{question}\nA phrase from the text, or unanswerable:"),
-        Template(
-            "{context}\n\nAsk something to which the only answer from this text is: {answer}", "{question}", INVERTED
-        ),
+        Template("{context}\n\nAsk something {wanted}", "{question}", INVERTED),
         Template("Topic: {title}\n\n{context}\n\nWrite a question that {relation}.", "{question}", INVERTED),
         Template(
             "Add a question about this paragraph to our test. On a second line, answer it with a phrase from the paragraph, or with unanswerable if the paragraph doesn't say.\n\n{context}",

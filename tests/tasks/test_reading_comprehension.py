@@ -90,6 +90,50 @@ def test_squad_title_has_spaces_and_question_and_context_are_tidy():
     assert fields["context"].numpy() == b"It opened in 1869."
 
 
+def squad_texts(record, context, texts, question="When?"):
+    answers = {"text": tf.constant(list(texts), tf.string), "answer_start": tf.zeros(len(texts), tf.int32)}
+    row = {name: tf.constant(v) for name, v in {"title": "T", "context": context, "question": question}.items()}
+    found = record.fields({**row, "answers": answers})
+    return found["context"].numpy().decode(), [r.decode() for r in found["references"].numpy()]
+
+
+@pytest.mark.parametrize("record", [SQUAD_V1, SQUAD_V2])
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ("theories of pain[citation needed]. So", "theories of pain. So"),
+        ("to render.[citation needed] The old", "to render. The old"),
+        ("As of March 2015[update], it", "As of March 2015, it"),
+        ("some writers[who?] used; systems.[dubious – discuss] If", "some writers used; systems. If"),
+        ("electromagnetic force.[Note 4]", "electromagnetic force."),
+        ("147–188 AD,[d] although dictionaries[g] is", "147–188 AD, although dictionaries is"),
+        ("by 1970.[12][13] Then", "by 1970. Then"),
+        ("World War II  and \u200d—\u200chis band", "World War II and —his band"),
+        ('"Of course [the price of oil] is to [t]hem"', '"Of course [the price of oil] is to [t]hem"'),
+        ("passed on [Date] by [korenizatsiia]", "passed on [Date] by [korenizatsiia]"),
+        ("Warszawa [varˈʂava], the [21st] century", "Warszawa [varˈʂava], the [21st] century"),
+    ],
+)
+def test_squad_passages_are_free_of_notes(record, written, shown):
+    assert squad_texts(record, written, ["x"])[0] == shown
+
+
+@pytest.mark.parametrize("record", [SQUAD_V1, SQUAD_V2])
+def test_squad_answers_stay_spans_of_the_passage(record):
+    context = "He did planning,[citation needed] design,  and financing [that] he liked.[d] On 4 May[update] it ended."
+    spans = ["planning,[citation needed] design,  and financing", "financing [that] he liked", "4 May[update]", "May"]
+    found, references = squad_texts(record, context, spans)
+    assert references == ["planning, design, and financing", "financing [that] he liked", "4 May", "May"]
+    assert all(reference in found for reference in references)
+
+
+def test_squad_questions_have_no_space_before_the_question_mark():
+    assert (
+        squad_fields(question="What did it present to  Saint-Pierre ?")["question"]
+        == b"What did it present to Saint-Pierre?"
+    )
+
+
 def test_squad_v1_shares_its_folder_and_paper_dataset_name():
     assert (SQUAD_V1.folder, SQUAD_V1.paper_dataset) == ("squad", "squad")
 
@@ -323,6 +367,12 @@ def test_squad_v2_without_an_answer_is_unanswerable():
     assert (with_answer["answer"], list(with_answer["references"])) == (b"1869", [b"1869", b"in 1869"])
     assert (without["answer"], list(without["references"])) == (b"unanswerable", [b"unanswerable"])
     assert (b"not" in without["relation"], b"not" in with_answer["relation"]) == (True, False)
+    assert with_answer["wanted"] == b"that these lines answer with: 1869"
+    assert without["wanted"] == b"that these lines seem to answer but don't."
+
+
+def test_squad_v2_never_asks_for_a_question_that_is_answered_with_unanswerable():
+    assert not any("{answer}" in t.input for t in SQUAD_V2.templates)
 
 
 def test_squad_v2_works_in_a_graph_with_both_kinds_of_records():
