@@ -158,7 +158,7 @@ _DROP_ASKS_FOR_SEVERAL = (
     rf"(?i).*\b(?:(?:which|what) (?:(?:the|all|other|different|main|age|field|touchdown|{_DROP_COUNTS}|\w+(?:ic|al|an|ous|ese|ish|ern)"
     rf"|U\.S\.|NFL|or) ?)*(?:{_DROP_SEVERAL})(?: [^'’]|\?|,|$)"
     rf"|(?:which|what) (?:(?:first|last|other|top) )?(?:{_DROP_COUNTS}) \w"
-    rf"|(?:who|what|which) (?:are|were) (?:(?:all|some|the|both|of|\w+['’]s?|\w+s['’]|[A-Z]\w+) )*"
+    rf"|(?:who|what|which) (?:are|were) (?:(?:all|some|the|both|\w+['’]s?|(?-i:[A-Z]\w+)) )*"
     rf"(?:(?:first|last|top|other|only|main) )?(?:(?:{_DROP_COUNTS}) \w|(?:{_DROP_SEVERAL}|children|members|people)\b)"
     r"|who (?:were|was) on board"
     r"|who (?:caught|threw|scored|kicked|made|ran) (?:(?:rushing|passing|receiving|touchdown|field|goal|short|long) )*"
@@ -174,8 +174,8 @@ _DROP_COMPARES = (
 def _drop_keep(record: Mapping[str, Any]) -> Any:
     """Leaves out a question that asks for several things, of which TFDS has only the first.
 
-    An answer that names several, as "Poles, Germans, and Kashubians" does, is a whole one. So is a number, unless years
-    were asked for.
+    An answer that names several, as "Poles, Germans, and Kashubians" does, is a whole one. So is the answer to "How
+    many".
     """
     asked = one_line(record["question"])
     several = tf.strings.regex_full_match(asked, _DROP_ASKS_FOR_SEVERAL)

@@ -241,6 +241,8 @@ def test_drop_leaves_out_questions_that_ask_for_several_things(question, answer)
         ("Which player scored in the first two quarters?", "Matt Stover"),
         ("Which players' coach won?", "Jones"),
         ("Who were the Bears playing?", "Packers"),
+        ("Who were the Bears playing in the second of two games?", "Packers"),
+        ("What were the total yards of the two touchdowns?", "45"),
     ],
 )
 def test_drop_keeps_questions_that_ask_for_one_thing(question, answer):
