@@ -131,7 +131,8 @@ def _search(text: Any) -> Any:
     """A search of Natural Questions, with one question mark if it is a question."""
     text = one_line(text)
     asks = tf.strings.regex_full_match(text, _ASKS) & ~tf.strings.regex_full_match(text, _ASKS_NOTHING)
-    return tf.where(asks, question(text), text)
+    asked = question(text)
+    return tf.where(asks | is_blank(asked), asked, text)
 
 
 def _natural_questions_answers(texts_N: Any) -> Any:

@@ -111,6 +111,10 @@ def test_natural_questions_that_ask_nothing_get_no_question_mark(names):
     assert NATURAL_QUESTIONS.fields(natural_question(names))["question"].numpy().decode() == names
 
 
+def test_natural_questions_of_question_marks_alone_are_empty():
+    assert NATURAL_QUESTIONS.fields(natural_question(" ?? "))["question"].numpy() == b""
+
+
 def test_natural_questions_answers_are_clean():
     given = [
         "Peter Gardner[4] Ostrum",
