@@ -8,7 +8,7 @@ from typing import Any
 from flan_jax.catalog import CLASSIFICATION, GENERATION, Dataset
 from flan_jax.lazy import lazy_imports
 from flan_jax.splits import Splits
-from flan_jax.tasks.fields import at, filled, first, is_blank, one_line, question
+from flan_jax.tasks.fields import at, filled, first, is_blank, one_line, question, without_hidden_characters
 from flan_jax.templates import INVERTED, Gpt3Prompt, Template
 
 with lazy_imports():  # the catalog is read by processes that need no TensorFlow
@@ -20,14 +20,33 @@ _ARC_CHOICES = 4
 _ARC_SPELLINGS = (("1", "A"), ("2", "B"), ("3", "C"), ("4", "D"), ("5", "E"))  # of the exams that number the choices
 
 
+_ARC_NOTATION = (
+    (r"_\{(\d+)\}", r"\1"),  # H_{2}O
+    (r"\\times\b", "×"),
+    (r"\\Delta ?", "Δ"),
+    (r"\\Box\b", "___"),
+    (r"\?\.$", "?"),
+    (r"([^.])\.\.$", r"\1."),
+    (r" \?$", "?"),
+    (r"[ \t]+", " "),
+)
+
+
+def _arc_text(text: Any) -> Any:
+    """Formulas in plain text, one mark at the end, and single spaces."""
+    for pattern, instead in _ARC_NOTATION:
+        text = tf.strings.regex_replace(text, pattern, instead)
+    return tf.strings.strip(text)
+
+
 def _arc_fields(record: Mapping[str, Any]) -> dict[str, Any]:
     """Fields question, others (the wrong choices, one a line), options, answer (of the one choice with the key's label)."""
-    options = tf.strings.strip(record["choices"]["text"])
+    options = _arc_text(tf.strings.strip(record["choices"]["text"]))
     right = tf.equal(record["choices"]["label"], record["answerKey"])
     wrong = tf.boolean_mask(options, tf.logical_not(right))
     answer = at(options, tf.argmax(tf.cast(right, tf.int32)))
     return {
-        "question": tf.strings.strip(tf.strings.regex_replace(record["question"], r"[ \t]+", " ")),
+        "question": _arc_text(tf.strings.strip(record["question"])),
         "others": tf.strings.reduce_join(tf.strings.join(["- ", wrong]), separator="\n"),
         "options": options,
         "answer": tf.where(tf.equal(tf.math.count_nonzero(right), 1), answer, ""),
@@ -93,14 +112,44 @@ ARC_CHALLENGE = _arc("arc_challenge", "ARC-Challenge")
 # ------------------------------------------------------------------------------------------------ Natural Questions
 
 
+# How a search that is a question starts, and what makes one of others ("perth is the capital of which australian state").
+# "actress who plays" and "the place where" ask nothing.
+_ASKING = r"(?:who|whom|whose|what|which|when|where|why|how)(?:'?s|'?re|'?d)?"
+_ASKS = (
+    rf"(?i)(?:(?:(?:in|on|at|to|from|of|by|for|under|with|into|during|about|after|since|until|and|so) )?(?:the )?{_ASKING}\b"
+    r"|(?:is|are|was|were|do|does|did|can|could|have|had|will|would|should|may|must)(?:n't)? "
+    r"|.* (?:in|on|of|to|by|with|under|into|against|during|over|for|than|about) (?:what|which|whom|whose)\b"
+    r"|.* (?:of|by|about) who\b|.* how (?:many|much|long|old|far|often)\b"
+    r"|.* (?:what|who|how|when|where|why) (?:is|are|was|were|do|does|did|has|have) (?:the|he|she|it|they|his|her|a|an|i|you)\b"
+    r"|.* (?:what|when|where|why|how) (?:do|does|did)\b|.* (?:who|what|where|when)$).*"
+)
+# Relative clauses that the patterns above take for questions.
+_ASKS_NOTHING = r"(?i)(?:is an? |.*\bfrom which |the \w+ (?:who|where|when|which) ).*"
+
+
+def _search(text: Any) -> Any:
+    """A search of Natural Questions, with one question mark if it is a question."""
+    text = one_line(text)
+    asks = tf.strings.regex_full_match(text, _ASKS) & ~tf.strings.regex_full_match(text, _ASKS_NOTHING)
+    asked = question(text)
+    return tf.where(asks | is_blank(asked), asked, text)
+
+
+def _natural_questions_answers(texts_N: Any) -> Any:
+    """Answers without what Wikipedia left in them ("Peter Gardner[4] Ostrum"), and without those that are marks only."""
+    texts_N = tf.strings.regex_replace(without_hidden_characters(texts_N), r"\[\d+\]|[\s\pZ]*[(\[][\s\pZ]*$", "")
+    texts_N = tf.boolean_mask(texts_N, ~tf.strings.regex_full_match(texts_N, r"[\pP\s\pZ]*"))
+    return filled(one_line(texts_N))
+
+
 def _natural_questions_fields(record: Mapping[str, Any]) -> dict[str, Any]:
     """Fields question, answer (the first one given) and references (all of them).
 
-    The questions are searches, typed in lower case and without a question mark; they get exactly one.
+    The questions are searches, typed in lower case and without a question mark. Those that ask get exactly one.
     """
-    references = filled(tf.strings.strip(record["answer"]))
+    references = _natural_questions_answers(record["answer"])
     return {
-        "question": question(one_line(record["question"])),
+        "question": _search(record["question"]),
         "answer": first(references),
         "references": references,
     }
@@ -124,12 +173,21 @@ NATURAL_QUESTIONS = Dataset(
         Template("As few words as you can, no full sentence needed.\n\n{question}"),
         Template("{question}\n\nKeep the answer as short as a quiz contestant would."),
         Template("Fact needed.\n\n{question}\n\nGive nothing else."),
-        Template('Write a question that "{answer}" answers.', "{question}", INVERTED),
+        Template("What could one ask to be told this?\n{answer}", "{question}", INVERTED),
         Template("Search result: {answer}\n\nWhat was typed into the search engine?", "{question}", INVERTED),
     ),
 )
 
 # --------------------------------------------------------------------------------------------------------- TriviaQA
+
+
+def _trivia_qa_question(text: Any) -> Any:
+    """A question on one line. A few are still written as CSV does: "Who wrote ""Leaves of Grass""?\""""
+    text = one_line(text)
+    is_csv = tf.strings.regex_full_match(text, r'".*"".*"')
+    plain = tf.strings.regex_replace(tf.strings.regex_replace(text, r'^"|"$', ""), '"" ?([^"]*[^" ]) ?""', r'"\1"')
+    plain = tf.strings.regex_replace(plain, '""', '"')
+    return tf.strings.regex_replace(tf.where(is_csv, plain, text), r" +\?", "?")
 
 
 def _trivia_qa_fields(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -141,7 +199,7 @@ def _trivia_qa_fields(record: Mapping[str, Any]) -> dict[str, Any]:
     answer = one_line(record["answer"]["value"])
     normalized = tf.concat([[record["answer"]["normalized_value"]], record["answer"]["normalized_aliases"]], axis=0)
     return {
-        "question": one_line(record["question"]),
+        "question": _trivia_qa_question(record["question"]),
         "answer": answer,
         "references": tf.unique(tf.concat([[answer], filled(tf.strings.strip(normalized))], axis=0)).y,
     }

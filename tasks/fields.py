@@ -152,3 +152,59 @@ def without_html_names(text: Any, start: str = "&") -> Any:
 def without_html_escapes(text: Any, start: str = "&") -> Any:
     """A text, scalar, with the characters for HTML's escapes by name and by decimal number; see `without_html_names`."""
     return without_html_names(windows_1252(with_decimal_escapes(text, rf"{start}#(\d{{2,6}});")), start)
+
+
+def without_hidden_characters(text: Any) -> Any:
+    """Text without what shows nothing or stands for a lost letter: soft hyphens, zero-width marks, U+FFFD."""
+    return tf.strings.regex_replace(text, r"[\p{Cf}\x{FFFD}]", "")
+
+
+# What a tokenizer set apart ("She was n't sick .", `" Hello , "`), put together again. Applied in order. Text that is
+# not tokenized stays as it is, and so do smileys.
+_MARKS = r" ([?!]+|[)\]]+|[,;:%.])( |$)"
+_APART = (
+    (r"(^|[ (\[])`` ", r'\1"'),
+    (r" ''([ .,;:?!)\]]|$)", r'"\1'),
+    (r"``|''", '"'),
+    (r"\b([Cc])an not\b", r"\1annot"),
+    (r"\b([Gg])on na\b", r"\1onna"),
+    (r"\b([Ww])an na\b", r"\1anna"),
+    (r"\b([Gg])ot ta\b", r"\1otta"),
+    (r"(\w) n(['’])t\b", r"\1n\2t"),
+    (r"(\w) (['’]) ?(s|m|d|re|ve|ll|S|M|D|RE|VE|LL)\b", r"\1\2\3"),
+    (r"(^|[ (\[])[`'] ([^'`]*?[^'` s]) [`']([ ,.;:?!)\]]|$)", r"\1'\2'\3"),
+    (r"s '([ ,.;:?!)\]]|$)", r"s'\1"),  # "parents ' house"
+    (r"([$£€]) (\d)", r"\1\2"),
+    (r"(\d) ([%°])", r"\1\2"),
+    (r"(^|[ (])# (\d)", r"\1#\2"),
+    (r"(\d) : (\d\d)\b", r"\1:\2"),
+    (r"\b(\d+) - (\d+)( [a-z]|[.,;:?!)]| [.,;:?!)]|$)", r"\1-\2\3"),
+    (r"(?i)\b(re|non|e|ex|co|t|x|self|mid|pre|semi|anti|multi|bi) - ([a-z])", r"\1-\2"),
+    (r"(?i)([a-z]) - in - law", r"\1-in-law"),
+    (r"([a-z]) - (fi|term|haired|hearted|minded|friendly|sized|lagged)\b", r"\1-\2"),
+    *((_MARKS, r"\1\2"),) * 3,
+    (r" ([?!]+|[)\]]+)([.,;:?!)\]]+(?: |$))", r"\1\2"),
+    (r"([^\s.]) (\.{2,})( |$)", r"\1\2\3"),
+    (r" ([?!]+|[,.])([\"')\]])", r"\1\2"),
+    (r" ([;:])([\"'\]])", r"\1\2"),
+    (r"(^|[ \"'])([(\[]) ", r"\1\2"),
+)
+# Quotation marks that stand apart on both sides come in pairs. In a cutting with an odd one, the last is left over if
+# the first opens a quotation. If it may close one, all stay as they are.
+_PAIRED = r'(?:"|[^"]*(?:[\w:]|\b(?:said|says?|asked?|replied|shouted|thought|told \w+),) ")?[^"]*(?:"[^"]*"[^"]*)*'
+_QUOTED = (
+    (r'(^|[ (\[])"([^ "][^"]*[.,?!]) "( |$)', r'\1"\2"\3'),
+    (r'(^|[ (\[])" ([^"]*[^" ]) "', r'\1"\2"'),
+    (r'^((?:[^"]*"[^"]*")*(?:[^"]*[ (\[])?)" ([^"]+)$', r'\1"\2'),
+)
+
+
+def untokenized(text: Any) -> Any:
+    """Tokenized text as it is usually written, on one line; string tensor of any shape."""
+    text = one_line(text)
+    for pattern, instead in _APART:
+        text = tf.strings.regex_replace(text, pattern, instead)
+    quoted = text
+    for pattern, instead in _QUOTED:
+        quoted = tf.strings.regex_replace(quoted, pattern, instead)
+    return tf.where(tf.strings.regex_full_match(text, _PAIRED), quoted, text)

@@ -8,7 +8,19 @@ from typing import Any
 from flan_jax.catalog import CLASSIFICATION, GENERATION, Dataset
 from flan_jax.lazy import lazy_imports
 from flan_jax.splits import Splits
-from flan_jax.tasks.fields import YES_NO_SPELLINGS, at, capitalized, filled, first, has_label, one_line, pick, question
+from flan_jax.tasks.fields import (
+    YES_NO_SPELLINGS,
+    at,
+    capitalized,
+    filled,
+    first,
+    has_label,
+    one_line,
+    pick,
+    question,
+    untokenized,
+    without_hidden_characters,
+)
 from flan_jax.templates import INVERTED, Gpt3Prompt, Template
 
 with lazy_imports():  # the catalog is read by processes that need no TensorFlow
@@ -20,13 +32,38 @@ with lazy_imports():  # the catalog is read by processes that need no TensorFlow
 # The answer is a boolean in TFDS, not a ClassLabel, so these names are Python's, in the order of int(answer).
 _BOOL_Q_LABELS = (("False", "no"), ("True", "yes"))
 
+_PARENTHESES = r"\((?:[^()]|\((?:[^()]|\((?:[^()]|\([^()]*\))*\))*\))*\)"  # four deep
+_PAIRED_WORDS = (
+    "north|south|east|west|blood|carbon|hydrogen|oxygen|doctor|physician|attorney|priest|bank|parent|teacher|predator"
+    "|host|cost|space|mind|obsessive|rural|adjective|subject|grizzly|ID|non"
+)
+# BoolQ's passages are Wikipedia's, put through a tokenizer for TeX: ``quoted'', 1997--1998, the blood--brain barrier,
+# the series--created by his son--ran long.
+_BOOL_Q_PASSAGE = (
+    ("``|''", '"'),
+    (r" ?\(\\displaystyle" + _PARENTHESES.removeprefix(r"\("), ""),  # after the same formula in plain text
+    (r" \( listen\)", ""),
+    (r"(\w) ([.,](?: |$))", r"\1\2"),
+    (rf"(?i)\b({_PAIRED_WORDS}|\d+)--([a-z])", r"\1–\2"),
+    (r"([^\s-])--([a-z])", r"\1 – \2"),
+    (r"([^\s-]) ?-- ([^-])", r"\1 – \2"),
+    (r" --([^\s-])", r" – \1"),
+    *((r"([^\s-])--([^\s-])", r"\1–\2"),) * 2,
+)
+
+
+def _rewritten(text: Any, rules: tuple[tuple[str, str], ...]) -> Any:
+    for pattern, instead in rules:
+        text = tf.strings.regex_replace(text, pattern, instead)
+    return tf.strings.strip(text)
+
 
 def _bool_q_fields(record: Mapping[str, Any]) -> dict[str, Any]:
     """Fields title, passage, question, options, answer. BoolQ's questions are lower case without a question mark."""
     options = tf.constant([word for _, word in _BOOL_Q_LABELS])
     return {
         "title": tf.strings.strip(record["title"]),
-        "passage": tf.strings.strip(record["passage"]),
+        "passage": _rewritten(without_hidden_characters(record["passage"]), _BOOL_Q_PASSAGE),
         "question": capitalized(question(tf.strings.strip(record["question"]))),
         "options": options,
         "answer": at(options, record["answer"]),
@@ -51,10 +88,10 @@ BOOL_Q = Dataset(
         Template("{question}\n\nCheck this excerpt before you decide.\n\n{passage}\n\n{options}"),
         Template("Text: {passage}\nYes or no: {question}\n{options}"),
         Template(
-            "settle this for us please: {question}\nall we found is the entry '{title}'\n\n{passage}\n\n{options}"
+            "settle this for us please: {question}\nall we found is the entry on {title}\n\n{passage}\n\n{options}"
         ),
         Template(
-            "Read the passage from '{title}', then answer the question with yes or no.\n\n{passage}\n\n{question}\n\n{options}"
+            "Read the passage about {title}, then answer the question with yes or no.\n\n{passage}\n\n{question}\n\n{options}"
         ),
         Template("{passage}\n\n{question}\nAnswer yes or no.\n{options}"),
         Template("Rely on these facts only.\n\n{passage}\n\n{question}\nYes or no?\n{options}"),
@@ -69,7 +106,7 @@ BOOL_Q = Dataset(
             INVERTED,
         ),
         Template(
-            "Write a yes-or-no question about the text from '{title}', then its answer on the next line.\n\n{passage}",
+            "Write a yes-or-no question about the text on {title}, then its answer on the next line.\n\n{passage}",
             "{question}\n{answer}",
             INVERTED,
         ),
@@ -106,6 +143,50 @@ def _drop_fields(record: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+_DROP_COUNTS = "two|three|four|five|six|seven|eight|nine|ten"
+_DROP_SEVERAL = (
+    "quarters|halves|players|receivers|quarterbacks|kickers|teams|groups|races|ethnicities|ancestries|nationalities"
+    "|religions|denominations|languages|cities|towns|villages|countries|nations|states|regions|areas|places|provinces"
+    "|territories|islands|forts|castles|years|months|days|dates|events|battles|wars|treaties|persons|men|women|kings"
+    "|rulers|leaders|generals|commanders|nobles|families|dynasties|tribes|armies|ships|weapons|factors|reasons|types"
+    "|kinds|names|titles|positions|games|weeks|seasons|categories|populations|embassies|parties|companies|industries"
+    "|crops|sectors|species|animals|plants|buildings|churches|schools|universities|awards|parts|goals|touchdowns|passes"
+)
+# What a question says that asks for several things ("In which quarters", "which two players"). Between the two words
+# stand only numbers and adjectives: "What was the teams' score?" asks for one.
+_DROP_ASKS_FOR_SEVERAL = (
+    rf"(?i).*\b(?:(?:which|what) (?:(?:the|all|other|different|main|age|field|touchdown|{_DROP_COUNTS}|\w+(?:ic|al|an|ous|ese|ish|ern)"
+    rf"|U\.S\.|NFL|or) ?)*(?:{_DROP_SEVERAL})(?: [^'’]|\?|,|$)"
+    rf"|(?:which|what) (?:(?:first|last|other|top) )?(?:{_DROP_COUNTS}) \w"
+    rf"|(?:who|what|which) (?:are|were) (?:(?:all|some|the|both|\w+['’]s?|(?-i:[A-Z]\w+)) )*"
+    rf"(?:(?:first|last|top|other|only|main) )?(?:(?:{_DROP_COUNTS}) \w|(?:{_DROP_SEVERAL}|children|members|people)\b)"
+    r"|who (?:were|was) on board"
+    r"|who (?:caught|threw|scored|kicked|made|ran) (?:(?:rushing|passing|receiving|touchdown|field|goal|short|long) )*"
+    r"(?:touchdowns|goals|passes|runs|receptions|TDs)\b).*"
+)
+# "Which groups were larger: Germans or Italians?" asks for one of two.
+_DROP_COMPARES = (
+    r"(?i).*\b(?:more|fewer|less|larger|smaller|bigger|greater|higher|lower|longer|shorter|first|last|later|earlier"
+    r"|second|older|younger)\b.* or .*"
+)
+
+
+def _drop_keep(record: Mapping[str, Any]) -> Any:
+    """Leaves out a question that asks for several things, of which TFDS has only the first.
+
+    An answer that names several, as "Poles, Germans, and Kashubians" does, is a whole one. So is the answer to "How
+    many".
+    """
+    asked = one_line(record["question"])
+    several = tf.strings.regex_full_match(asked, _DROP_ASKS_FOR_SEVERAL)
+    one = (
+        tf.strings.regex_full_match(asked, _DROP_COMPARES)
+        | tf.strings.regex_full_match(asked, r"(?i).*\bhow (?:many|much|long|old|far)\b.*")
+        | tf.strings.regex_full_match(record["answer"], r"(?s).*(?:, |\band\b|&).*")
+    )
+    return tf.logical_not(several) | one
+
+
 DROP = Dataset(
     name="drop",
     cluster="reading_comprehension",
@@ -113,6 +194,7 @@ DROP = Dataset(
     kind=GENERATION,
     metrics=("squad", "drop"),
     splits=Splits(test="dev"),
+    keep=_drop_keep,
     passage="passage",
     fields=_drop_fields,
     # The passages are about history, matches of American football and the figures of a census.
@@ -141,19 +223,26 @@ _MULTIRC_LABELS = (("False", "no"), ("True", "yes"))
 _MULTIRC_RELATIONS = ("is wrong", "is right")
 
 
+def _multirc_text(text: Any) -> Any:
+    """A text on one line. An eighth of the paragraphs are tokenized, and some have marks that show nothing."""
+    return untokenized(without_hidden_characters(text))
+
+
 def _multirc_fields(record: Mapping[str, Any]) -> dict[str, Any]:
     """Fields paragraph, question, response (a candidate answer), relation (by label), question_id, options, answer.
 
     A question has several candidates, any number of them right; `question_id` groups them for the exact match.
     """
-    # An older release of the data has HTML and a number before each sentence.
-    paragraph = tf.strings.regex_replace(record["paragraph"], r"<b>\s*Sent \d+:\s*</b>|<br ?/?>", " ")
+    # An older release of the data has HTML and a number before each sentence. Plots of films have Wikipedia's braces.
+    paragraph = tf.strings.regex_replace(
+        record["paragraph"], r"<b>\s*Sent \d+:\s*</b>|<br ?/?>|\{ ?\{[^{}]*\} ?\}", " "
+    )
     options = tf.constant([word for _, word in _MULTIRC_LABELS])
     ids = [tf.strings.as_string(record["idx"][name]) for name in ("paragraph", "question")]
     return {
-        "paragraph": one_line(tf.strings.regex_replace(paragraph, r"</?b>", "")),
-        "question": one_line(record["question"]),
-        "response": one_line(record["answer"]),
+        "paragraph": _multirc_text(tf.strings.regex_replace(paragraph, r"</?b>", "")),
+        "question": _multirc_text(record["question"]),
+        "response": _multirc_text(record["answer"]),
         "relation": pick(_MULTIRC_RELATIONS, record["label"]),
         "question_id": tf.strings.join(ids, separator="-"),
         "options": options,
@@ -192,7 +281,7 @@ MULTIRC = Dataset(
         Template(
             "Is the answer right? The evidence may be spread over several sentences.\n\nQuestion: {question}\nAnswer: {response}\n\n{paragraph}\n\n{options}"
         ),
-        Template('i\'d answer this with "{response}", agree?\n{question}\n\n{paragraph}\n\n{options}'),
+        Template("i'd answer this as below, agree?\n{question}\n-> {response}\n\n{paragraph}\n\n{options}"),
         Template("{paragraph}\n\n{question}\n\nGive an answer that {relation}.", "{response}", INVERTED),
         Template(
             "Text: {paragraph}\n\nReply: {response}\n\nWrite a question about the text to which this reply {relation}.",
@@ -255,13 +344,31 @@ OPENBOOKQA = Dataset(
 # ------------------------------------------------------------------------------------------------------------ SQuAD
 
 
+# Wikipedia's notes: [citation needed], [update], [who?], [note 3], [4] and, after a word, [d]. Words that an editor put
+# into a quotation ("when [the king] died") stay.
+_NOTES = (
+    (
+        r"\[(?:[a-z][a-z ]* needed|update|vague|dubious(?: ?[–-] ?discuss)?|(?:by )?wh(?:o|om|en|ere|ich|y|at|ose)\?|how\?"
+        r"|original research\??|not in citation given|dead link|(?i:note|nb|n) ?\d+)\]",
+        "",
+    ),
+    (r"([\pL\pN.,;:!?\"'”’)])(?:\[(?:\d{1,3}|[a-z])\])+([\s.,;:!?)]|$)", r"\1\2"),
+    (r"[ \t]{2,}", " "),
+)
+
+
+def _squad_text(text: Any) -> Any:
+    """Text without Wikipedia's notes. A span of a passage is still a span of it, since both are cleaned alike."""
+    return _rewritten(without_hidden_characters(text), _NOTES)
+
+
 def _squad_fields(record: Mapping[str, Any]) -> dict[str, Any]:
     """Fields title, context, question, answer (the first one given) and references (all of them)."""
-    references = filled(tf.strings.strip(record["answers"]["text"]))
+    references = filled(_squad_text(record["answers"]["text"]))
     return {
         "title": tf.strings.strip(tf.strings.regex_replace(record["title"], "_+", " ")),
-        "context": tf.strings.strip(record["context"]),
-        "question": one_line(record["question"]),
+        "context": _squad_text(record["context"]),
+        "question": _squad_text(tf.strings.regex_replace(one_line(record["question"]), r" +\?", "?")),
         "answer": first(references),
         "references": references,
     }
@@ -292,7 +399,7 @@ SQUAD_V1 = Dataset(
         Template("Topic: {title}\n\n{context}\n\n{question}"),
         Template("{context}\n\nWrite a question that these lines answer with: {answer}", "{question}", INVERTED),
         Template(
-            'Test on {title}\n\n{context}\n\nThe answer key says "{answer}". What is the question?',
+            "Test on {title}\n\n{context}\n\nWhat is the question if the answer key says this?\n{answer}",
             "{question}",
             INVERTED,
         ),
@@ -312,17 +419,23 @@ _SQUAD_V2_RELATIONS = (
 
 
 def _squad_v2_fields(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields title, context, question, relation (by answerability), answer (the first one given), references (all).
+    """Fields title, context, question, relation (by answerability), wanted (the same with the answer, if there is one), answer (the first one given), references (all).
 
     The answer to a question that has none is "unanswerable"; answers that are all blank are no answer at all.
     """
-    texts = tf.strings.strip(record["answers"]["text"])
+    texts = _squad_text(record["answers"]["text"])
     has_answer = tf.size(texts) > 0
     references = tf.cond(has_answer, lambda: filled(texts), lambda: tf.constant([_UNANSWERABLE]))
+    wanted = tf.where(
+        has_answer,
+        tf.strings.join(["that these lines answer with: ", first(references)]),
+        "that these lines seem to answer but don't.",
+    )
     return {
         "title": tf.strings.strip(tf.strings.regex_replace(record["title"], "_+", " ")),
-        "context": tf.strings.strip(record["context"]),
-        "question": one_line(record["question"]),
+        "context": _squad_text(record["context"]),
+        "question": _squad_text(tf.strings.regex_replace(one_line(record["question"]), r" +\?", "?")),
+        "wanted": wanted,
         "relation": pick(_SQUAD_V2_RELATIONS, tf.cast(has_answer, tf.int32)),
         "answer": first(references),
         "references": references,
@@ -354,13 +467,11 @@ SQUAD_V2 = Dataset(
             "The text answers some questions and not others. Copy the words that answer this one, or say unanswerable.\n\nExtract: {context}\n\nQuestion: {question}"
         ),
         Template(
-            "can you find this in the article '{title}'? {question}\njust say unanswerable if it isn't in there\n\n{context}"
+            "can you find this in the article on {title}? {question}\njust say unanswerable if it isn't in there\n\n{context}"
         ),
         Template("{question}\n\nSearch the paragraph. If it doesn't say, reply unanswerable.\n\n{context}"),
         Template("Never guess.\n\n{context}\n\n{question}\nA phrase from the text, or unanswerable:"),
-        Template(
-            "{context}\n\nAsk something to which the only answer from this text is: {answer}", "{question}", INVERTED
-        ),
+        Template("{context}\n\nAsk something {wanted}", "{question}", INVERTED),
         Template("Topic: {title}\n\n{context}\n\nWrite a question that {relation}.", "{question}", INVERTED),
         Template(
             "Add a question about this paragraph to our test. On a second line, answer it with a phrase from the paragraph, or with unanswerable if the paragraph doesn't say.\n\n{context}",

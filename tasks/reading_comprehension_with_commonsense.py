@@ -7,7 +7,7 @@ from typing import Any
 
 from flan_jax.catalog import CLASSIFICATION, Dataset
 from flan_jax.lazy import lazy_imports
-from flan_jax.tasks.fields import at, filled, first, has_label, one_line
+from flan_jax.tasks.fields import at, filled, first, has_label, one_line, untokenized
 from flan_jax.templates import INVERTED, Gpt3Prompt, Template
 
 with lazy_imports():  # the catalog is read by processes that need no TensorFlow
@@ -20,19 +20,20 @@ _COSMOS_QA_ANSWERS = ("answer0", "answer1", "answer2", "answer3")
 
 
 def _cosmos_qa_answers(record: Mapping[str, Any]) -> Any:
-    return one_line(tf.stack([record[name] for name in _COSMOS_QA_ANSWERS]))
+    return untokenized(tf.stack([record[name] for name in _COSMOS_QA_ANSWERS]))
 
 
 def _cosmos_qa_fields(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields context (a few sentences of a story, tokenized as in the source), question, options, answer.
+    """Fields context (a few sentences of a story), question, options, answer.
 
-    Half of the records have an option "None of the above choices .", at any place, which is the answer of some. So an
+    The source is tokenized throughout ("She was n't sick ."), the fields are not. Half of the records have an option
+    "None of the above choices.", at any place, which is the answer of some. So an
     inverted template cannot show the answer.
     """
     options = _cosmos_qa_answers(record)
     return {
-        "context": one_line(record["context"]),
-        "question": one_line(record["question"]),
+        "context": untokenized(record["context"]),
+        "question": untokenized(record["question"]),
         "options": options,
         "answer": at(options, record["label"]),
     }
@@ -70,7 +71,7 @@ COSMOS_QA = Dataset(
             open_input="Copying words from the text won't do. Think about why people act as they do, then answer.\n\n{context}\n\n{question}",
         ),
         Template(
-            'Use the text and everyday knowledge. "None of the above choices" is right only if all others are wrong.\n\n{context}\n\n{question}\n\n{options}',
+            "Use the text and everyday knowledge. Choose the best of the answers at the end.\n\n{context}\n\n{question}\n\n{options}",
             open_input="Use the text and everyday knowledge.\n\n{context}\n\n{question}",
         ),
         Template("so in this story:\n{context}\n\n{question} any idea?\n{options}"),
@@ -100,7 +101,7 @@ def _record_is_right(record: Mapping[str, Any]) -> Any:
 
 
 def _record_fields(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields passage (without its highlights), lead (the query up to the placeholder), opening (the same and dots), query (with a gap), entity, sentence (the query with the entity), rest (the query after the placeholder), options, answer, references (all that are right).
+    """Fields passage (without its highlights), lead (a dash and the query up to the placeholder), opening (the query up to there and dots), query (with a gap), entity, sentence (the query with the entity), rest (the query after the placeholder), options, answer, references (all that are right).
 
     An option is an entity with the rest, since a query may begin with it. The metric leaves the rest out.
     """
@@ -114,7 +115,7 @@ def _record_fields(record: Mapping[str, Any]) -> dict[str, Any]:
     references, _ = tf.unique(tf.strings.strip(tf.strings.join([right, rest])))
     return {
         "passage": tf.strings.strip(tf.strings.regex_replace(passage, r"[ \t\pZ]+", " ")),
-        "lead": one_line(parts[0]),
+        "lead": one_line(tf.strings.join(["- ", parts[0]])),
         "opening": one_line(tf.strings.join([parts[0], " ..."])),
         "query": one_line(tf.strings.join([parts[0], "____", parts[1]])),
         "entity": first(right),
@@ -144,7 +145,7 @@ RECORD = Dataset(
     keep=_record_keep,
     passage="passage",
     fields=_record_fields,
-    gpt3_prompt=Gpt3Prompt("{passage}\n- {lead}"),
+    gpt3_prompt=Gpt3Prompt("{passage}\n{lead}"),
     templates=(
         Template("{passage}\n\nComplete this statement from the same report.\n\n{opening}\n\n{options}"),
         Template("News: {passage}\nStatement: {opening}\nCompletion:\n{options}"),
@@ -158,8 +159,8 @@ RECORD = Dataset(
         ),
         Template("read this, then finish the last line for me\n{passage}\n\n{opening}\n{options}"),
         Template(
-            "{passage}\n\n{opening}\n\nWhich of these puts the right name into the story?\n\n{options}",
-            open_input="{passage}\n\n{opening}\n\nEnd this with the right name from the story.",
+            "{passage}\n\n{opening}\n\nWhich of these fits the story? Where several names do, take any of them.\n\n{options}",
+            open_input="{passage}\n\n{opening}\n\nContinue with the name that comes next and the rest of the sentence.",
         ),
         Template("{passage}\n\nComplete this: {opening}\n{options}"),
         Template("{passage}\n\nAdd one sentence to this report. It has to mention {entity}.", "{sentence}", INVERTED),

@@ -8,8 +8,10 @@ bad one does not affect the others.
 
 from __future__ import annotations
 
+import ast
 import functools
 import hashlib
+import importlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -189,5 +191,17 @@ def code_digest(record: Dataset) -> str:
     After an edit, the work is done again.
     """
     fields = catalog.dataset(catalog.whole(record.name)).fields if record.variant else record.fields
-    code = [Path(inspect.getfile(part)).read_bytes() for part in (fields, shared_fields)]
-    return hashlib.sha256(b"\0".join([*code, Path(__file__).read_bytes()])).hexdigest()[:16]
+    files = [file for part in (fields, shared_fields) for file in _with_what_it_imports(Path(inspect.getfile(part)))]
+    code = [file.read_bytes() for file in dict.fromkeys([*files, Path(__file__)])]
+    return hashlib.sha256(b"\0".join(code)).hexdigest()[:16]
+
+
+@functools.cache  # a process asks for all datasets, whose files are a dozen
+def _with_what_it_imports(file: Path) -> tuple[Path, ...]:
+    """A file of a dataset, and the files of other clusters whose functions it uses."""
+    found = [
+        Path(inspect.getfile(importlib.import_module(node.module)))
+        for node in ast.parse(file.read_bytes()).body
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(f"{shared_fields.__package__}.")
+    ]
+    return file, *(other for one in found if one != file for other in _with_what_it_imports(one))

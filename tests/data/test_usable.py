@@ -3,8 +3,10 @@
 import contextlib
 import dataclasses
 import gzip
+import inspect
 import io
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -368,3 +370,9 @@ def test_the_check_agrees_with_the_templates():
         assert usable.shown_fields(record)[0] == "answer"
         texts = [usable.problem_text(record, number + 1) for number in range(5 + len(usable.shown_fields(record)))]
         assert len(set(texts)) == len(texts)
+
+
+def test_the_code_of_a_dataset_is_all_that_its_fields_use():
+    """ANLI's stories are put together by a function of the paraphrases."""
+    nli = Path(inspect.getfile(catalog.dataset("anli_r1").fields))
+    assert {"nli.py", "fields.py", "paraphrase.py"} <= {file.name for file in usable._with_what_it_imports(nli)}

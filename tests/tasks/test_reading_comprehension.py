@@ -49,6 +49,34 @@ def test_bool_q_strips_title_and_passage():
     assert (fields["title"].numpy(), fields["passage"].numpy()) == (b"Tide", b"A passage.")
 
 
+def bool_q_passage(passage):
+    record = {"title": "Tide", "passage": passage, "question": "is it", "answer": True}
+    return BOOL_Q.fields({name: tf.constant(value) for name, value in record.items()})["passage"].numpy().decode()
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ("The ``jaywalking'' law of ``Toys ``R'' Us''.", 'The "jaywalking" law of "Toys "R" Us".'),
+        ("from 66--19--1 in 1997--1998", "from 66–19–1 in 1997–1998"),
+        ("the Andromeda--Milky Way collision", "the Andromeda–Milky Way collision"),
+        ("the blood--brain barrier (1982--present)", "the blood–brain barrier (1982–present)"),
+        ("its population--signed it", "its population – signed it"),
+        ("Motion Picture -- Drama; nominators-- Canada", "Motion Picture – Drama; nominators – Canada"),
+        ("Don't Trust the B---- in Apartment 23", "Don't Trust the B---- in Apartment 23"),
+        ("of 3 7 (\\displaystyle (\\tfrac (3)(7))) , for instance", "of 3 7, for instance"),
+        ("(3)(7))) stays, N = A − Z (\\displaystyle N=A-Z) .", "(3)(7))) stays, N = A − Z."),
+        ("Chicago (/ʃɪˈkɑːɡoʊ/ ( listen), locally) French: \u200b(a)", "Chicago (/ʃɪˈkɑːɡoʊ/, locally) French: (a)"),
+    ],
+)
+def test_bool_q_passages_are_written_as_usual(written, shown):
+    assert bool_q_passage(written) == shown
+
+
+def test_bool_q_titles_stand_without_apostrophes_around_them():
+    assert not any("'{title}'" in t.input for t in (*BOOL_Q.templates, *SQUAD_V2.templates))
+
+
 def test_squad_answer_is_the_first_reference_and_all_are_references():
     fields = squad_fields(texts=(" red", "red light", "red"))
     assert fields["answer"].numpy() == b"red"
@@ -60,6 +88,50 @@ def test_squad_title_has_spaces_and_question_and_context_are_tidy():
     assert fields["title"].numpy() == b"Fresno, California"
     assert fields["question"].numpy() == b"When did the canal open?"
     assert fields["context"].numpy() == b"It opened in 1869."
+
+
+def squad_texts(record, context, texts, question="When?"):
+    answers = {"text": tf.constant(list(texts), tf.string), "answer_start": tf.zeros(len(texts), tf.int32)}
+    row = {name: tf.constant(v) for name, v in {"title": "T", "context": context, "question": question}.items()}
+    found = record.fields({**row, "answers": answers})
+    return found["context"].numpy().decode(), [r.decode() for r in found["references"].numpy()]
+
+
+@pytest.mark.parametrize("record", [SQUAD_V1, SQUAD_V2])
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ("theories of pain[citation needed]. So", "theories of pain. So"),
+        ("to render.[citation needed] The old", "to render. The old"),
+        ("As of March 2015[update], it", "As of March 2015, it"),
+        ("some writers[who?] used; systems.[dubious – discuss] If", "some writers used; systems. If"),
+        ("electromagnetic force.[Note 4]", "electromagnetic force."),
+        ("147–188 AD,[d] although dictionaries[g] is", "147–188 AD, although dictionaries is"),
+        ("by 1970.[12][13] Then", "by 1970. Then"),
+        ("World War II  and \u200d—\u200chis band", "World War II and —his band"),
+        ('"Of course [the price of oil] is to [t]hem"', '"Of course [the price of oil] is to [t]hem"'),
+        ("passed on [Date] by [korenizatsiia]", "passed on [Date] by [korenizatsiia]"),
+        ("Warszawa [varˈʂava], the [21st] century", "Warszawa [varˈʂava], the [21st] century"),
+    ],
+)
+def test_squad_passages_are_free_of_notes(record, written, shown):
+    assert squad_texts(record, written, ["x"])[0] == shown
+
+
+@pytest.mark.parametrize("record", [SQUAD_V1, SQUAD_V2])
+def test_squad_answers_stay_spans_of_the_passage(record):
+    context = "He did planning,[citation needed] design,  and financing [that] he liked.[d] On 4 May[update] it ended."
+    spans = ["planning,[citation needed] design,  and financing", "financing [that] he liked", "4 May[update]", "May"]
+    found, references = squad_texts(record, context, spans)
+    assert references == ["planning, design, and financing", "financing [that] he liked", "4 May", "May"]
+    assert all(reference in found for reference in references)
+
+
+def test_squad_questions_have_no_space_before_the_question_mark():
+    assert (
+        squad_fields(question="What did it present to  Saint-Pierre ?")["question"]
+        == b"What did it present to Saint-Pierre?"
+    )
 
 
 def test_squad_v1_shares_its_folder_and_paper_dataset_name():
@@ -128,6 +200,55 @@ def test_drop_leaves_out_what_has_no_answer(answer, kept):
     assert (int(usable.verdict(DROP, drop_record(answer))) == 0) == kept
 
 
+def drop_kept(question, answer):
+    record = {**drop_record(answer), "question": tf.constant(question)}
+    return int(usable.verdict(DROP, record)) == 0
+
+
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [
+        ("In which quarters did Denver make field goals?", "third quarter"),
+        ("Which ethnic groups had a higher percentage than 10%?", "Northern Mbundu"),
+        ("Which U.S. embassies did al-Qaeda attack in 1998?", "Kenya"),
+        ("What are the four types of sea turtles?", "leatherback turtle"),
+        ("What are Boller's two longest touchdown passes?", "3-yard"),
+        ("Which two players scored?", "Tyrell Moss"),
+        ("Who were Anna Maria Webb's children?", "John Radclyffe"),
+        ("Who were on board Apollo 8?", "Frank Borman"),
+        ("Who caught passing touchdowns?", "Brice Butler"),
+        ("Which field goals longer than 40 yards did Houston make?", "43-yard"),
+        ("In which years did the Gross domestic product grow more than 100%?", "1993"),
+    ],
+)
+def test_drop_leaves_out_questions_that_ask_for_several_things(question, answer):
+    assert not drop_kept(question, answer)
+
+
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [
+        ("In which quarter did both teams score a touchdown?", "second"),
+        ("Which of the two teams scored first?", "Jets"),
+        ("What was the teams' combined score?", "31"),
+        ("How many field goals were made in which quarters?", "3"),
+        ("Who caught the last touchdown pass of the game?", "Brian Leonard"),
+        ("Who had less touchdowns in the first half, Cowboys or Eagles?", "Cowboys"),
+        ("Which groups were larger, Germans or Italians?", "Germans"),
+        ("Which groups inhabited the area?", "Poles, Germans, and Kashubians"),
+        ("What happened three years prior to the attack on Toulon?", "the Battle of Málaga"),
+        ("What language was spoken by the second largest ethnic group?", "Kimbundu"),
+        ("Which player scored in the first two quarters?", "Matt Stover"),
+        ("Which players' coach won?", "Jones"),
+        ("Who were the Bears playing?", "Packers"),
+        ("Who were the Bears playing in the second of two games?", "Packers"),
+        ("What were the total yards of the two touchdowns?", "45"),
+    ],
+)
+def test_drop_keeps_questions_that_ask_for_one_thing(question, answer):
+    assert drop_kept(question, answer)
+
+
 def test_drop_samples_have_every_type_of_answer_and_an_empty_one():
     answers = [row["answer"] for row in sample_rows(DROP)]
     kinds = {drop_fields(answer)["answer_type"] for answer in answers if answer}
@@ -147,8 +268,8 @@ def test_drop_is_tested_on_the_split_that_tfds_calls_dev():
 # ---------------------------------------------------------------------------------------------------------- MultiRC
 
 
-def multirc_fields(paragraph="P", label=1, idx=(3, 7, 12)):
-    record = {"paragraph": paragraph, "question": "Why?", "answer": " Because. "}
+def multirc_fields(paragraph="P", label=1, idx=(3, 7, 12), response=" Because. "):
+    record = {"paragraph": paragraph, "question": "Why?", "answer": response}
     record = {k: tf.constant(v) for k, v in record.items()}
     idx = {k: tf.constant(v, tf.int32) for k, v in zip(("paragraph", "question", "answer"), idx, strict=True)}
     found = MULTIRC.fields({**record, "label": tf.constant(label, tf.int64), "idx": idx})
@@ -174,10 +295,35 @@ def test_multirc_shows_the_candidate_and_judges_it():
         ("One. Two.", "One. Two."),
         ("<b>Sent 1: </b>One.<br><b>Sent 2: </b>Two.<br>", "One. Two."),
         ("One <b>and</b> two; 3 < 4", "One and two; 3 < 4"),
+        ("{ { Plot } } Tom plays pool .", "Tom plays pool."),
     ],
 )
 def test_multirc_paragraphs_are_free_of_html(source, shown):
     assert multirc_fields(source)["paragraph"].decode() == shown
+
+
+@pytest.mark.parametrize(
+    ("source", "shown"),
+    [
+        ("They are told that a `` zombie '' is a flower , and", 'They are told that a "zombie" is a flower, and'),
+        ("the shady ` fixer ' named Ligurio", "the shady 'fixer' named Ligurio"),
+        ("The Mummy 's Shroud , as it 'd require them . It", "The Mummy's Shroud, as it'd require them. It"),
+        (
+            "Legal Aid ''has been a help,'' she said. ''We agree.''",
+            'Legal Aid "has been a help," she said. "We agree."',
+        ),
+        ('for the word "country. " The campaign', 'for the word "country." The campaign'),
+        ("Celts (10,000 b.c. ) and, by 600\u2002b.c. , others", "Celts (10,000 b.c.) and, by 600 b.c., others"),
+        ("it was qui\u00adck\u00adly adopted at Lut\ufffd\ufffdce", "it was quickly adopted at Lutce"),
+        (
+            'He said "Yes." Then "No," and left -- (FT) -- at 9:48.',
+            'He said "Yes." Then "No," and left -- (FT) -- at 9:48.',
+        ),
+        ("Tocqueville (29 July 1805 - 16 April 1859)", "Tocqueville (29 July 1805 - 16 April 1859)"),
+    ],
+)
+def test_multirc_texts_are_untokenized(source, shown):
+    assert multirc_fields(source)["paragraph"].decode() == multirc_fields(response=source)["response"].decode() == shown
 
 
 def test_multirc_samples_have_questions_with_several_right_answers_and_indices_that_count_up():
@@ -223,6 +369,12 @@ def test_squad_v2_without_an_answer_is_unanswerable():
     assert (with_answer["answer"], list(with_answer["references"])) == (b"1869", [b"1869", b"in 1869"])
     assert (without["answer"], list(without["references"])) == (b"unanswerable", [b"unanswerable"])
     assert (b"not" in without["relation"], b"not" in with_answer["relation"]) == (True, False)
+    assert with_answer["wanted"] == b"that these lines answer with: 1869"
+    assert without["wanted"] == b"that these lines seem to answer but don't."
+
+
+def test_squad_v2_never_asks_for_a_question_that_is_answered_with_unanswerable():
+    assert not any("{answer}" in t.input for t in SQUAD_V2.templates)
 
 
 def test_squad_v2_works_in_a_graph_with_both_kinds_of_records():

@@ -47,10 +47,34 @@ def cosmos(label=0, answers=("a .", "b .", "c .", "None of the above choices .")
 
 
 def test_cosmos_qa_label_counts_the_answers():
-    for label, answer in enumerate(("a .", "b .", "c .", "None of the above choices .")):
+    for label, answer in enumerate(("a.", "b.", "c.", "None of the above choices.")):
         found = fields(COSMOS_QA, cosmos(label))
         assert found["answer"] == found["options"][label] == answer
-    assert found["context"] == "I ran ."
+    assert (found["context"], found["question"]) == ("I ran.", "Why?")
+
+
+@pytest.mark.parametrize(
+    ("source", "shown"),
+    [
+        ("She was n't sick , and I ca n't .", "She wasn't sick, and I can't."),
+        ("I ' m sure he 's 20 . They ' ve left .", "I'm sure he's 20. They've left."),
+        ('So " Sweet Home " is , she said , " over . " I left', 'So "Sweet Home" is, she said, "over." I left'),
+        ('He is a " nobody " ... like', 'He is a "nobody"... like'),
+        (  # which of the three marks opens a quotation is not known, so they stay
+            'I took a breath . " You see me ? " I left . " What next ?',
+            'I took a breath. " You see me? " I left. " What next?',
+        ),
+        ("a small ( 5 % ) $ 20 prize , # 1 !", "a small (5%) $20 prize, #1!"),
+        ("I ' m ok :) And then ( so cold ! ) .", "I'm ok :) And then (so cold!)."),
+        ("we did ? ! ? ! .... we want ..", "we did?!?!.... we want.."),
+        ("my e - mail , a co - worker - she is 10 - 15", "my e-mail, a co-worker - she is 10-15"),
+        ("at 2 : 30 my parents ' house is gon na", "at 2:30 my parents' house is gonna"),
+        ("a tad ` mature ' for it", "a tad 'mature' for it"),
+    ],
+)
+def test_cosmos_qa_texts_are_untokenized(source, shown):
+    found = fields(COSMOS_QA, cosmos(0, (source, "b", "c", "d")) | {"context": source, "question": source})
+    assert found["context"] == found["question"] == found["answer"] == found["options"][0] == shown
 
 
 @pytest.mark.parametrize(
@@ -102,6 +126,13 @@ def test_record_is_measured_by_the_name_alone(query, rest):
     assert [record.example(target, option) for option in found["options"]] == [0.0, 1.0, 1.0]
     wrong = record([target], found["options"][:1])
     assert wrong == {"f1": 0.0, "em": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("query", "end"), [("@placeholder sang .", "\n-"), ("On Monday @placeholder's boat sank .", "\n- On Monday")]
+)
+def test_record_prompt_in_the_manner_of_gpt3_ends_without_a_space(query, end):
+    assert templates.fill(RECORD.gpt3_prompt.input, fields(RECORD, news(query))).endswith("Bo laughed." + end)
 
 
 def test_record_highlights_are_dropped_and_lines_kept():
