@@ -54,7 +54,7 @@ def to_json(value: Any, *, indent: int | None = None, ascii_only: bool = True, w
 
 
 def from_json(text: str | bytes, *, keys_once: bool = False) -> Any:
-    """Reads JSON.
+    """Reads JSON. A byte order mark, which some editors write, is removed.
 
     Args:
       text: the JSON.
@@ -71,6 +71,7 @@ def from_json(text: str | bytes, *, keys_once: bool = False) -> Any:
     """
     try:
         hook = object_with_keys_once if keys_once else None
+        text = text.removeprefix("\ufeff") if isinstance(text, str) else text  # of bytes, Python removes it
         return json.loads(text, parse_constant=_no_result, parse_float=_finite_result, object_pairs_hook=hook)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None

@@ -26,9 +26,9 @@ import gin
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from flan_jax import configuration, options
+from flan_jax import configuration, options, wording
 from flan_jax.errors import FlanError, one_line_errors
-from flan_jax.files import user_path, write_atomic
+from flan_jax.files import ready, user_path, write_atomic
 from flan_jax.json_lines import to_json
 from flan_jax.launch import work
 from flan_jax.lazy import lazy_imports
@@ -81,11 +81,14 @@ def run(
     """
     if dry_run and units is not None:
         raise FlanError(f"--dry_run writes nothing, and --units={units} is a file to write: leave one of the two out.")
+    if units is not None:
+        ready(user_path(units, "--units"))  # before anything is put aside for it
     kind = kinds.study(settings.name)
     if settings.points is not None and not kind.points:
         raise FlanError(f"study {kind.name} varies nothing by POINTS: leave them out.")
     if settings.judged_by is not None and not kind.takes_judged_by:
         raise FlanError(f"study {kind.name} chooses nothing by JUDGED_BY, which is for the study recipe: leave it out.")
+    records.check_data(settings.folder, settings.data, write=False)  # the plan may lack what other DATA have
     commands = kind.plan(settings)
     records.check_data(settings.folder, settings.data, write=not dry_run and not settings.is_data_gone)
     trained.check(commands)
@@ -160,6 +163,8 @@ def _left(commands: study_commands.Commands, say: Callable[[str], None]) -> list
     for step in commands.steps:
         if not records.is_done(commands.settings.folder, step):
             left.append(step)
+            if step.job == study_commands.PREPARE:
+                records.spoiled(commands, step)  # refuses what it would not replace
             if names := records.changed(commands.settings.folder, step):
                 of = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
                 say(f"{step.name}: data or code of {of} may have changed since. They are prepared again.")
@@ -242,7 +247,7 @@ def _counted(step: dict) -> bool:
 
 def _summary(plan: Sequence[dict]) -> str:
     left = [step for step in plan if not step["done"]]
-    told = f"{len(plan)} steps, {len(plan) - len(left)} done, {len(left)} to do"
+    told = f"{wording.counted(len(plan), 'steps')}, {len(plan) - len(left)} done, {len(left)} to do"
     timed = [step["seconds"] for step in left if step["from"]]
     counted = [step["seconds"] for step in left if _counted(step)]
     if len(timed) == len(left):

@@ -16,6 +16,7 @@ from flan_jax import models
 from flan_jax.data import vocabularies
 from flan_jax.errors import FlanError
 from flan_jax.files import AnyPath, user_path, write_atomic
+from flan_jax.values import shown
 
 UNTUNED = "declared untuned"  # its importer says that it never saw an instruction-tuning mixture
 DECLARED = "declared"  # its importer lists the clusters
@@ -82,10 +83,11 @@ class Manifest:
         """
         path = user_path(model_dir) / "manifest.json"
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = json.loads(path.read_text(encoding="utf-8-sig"))
             own = values.pop(_OWN, None)  # manifests of earlier versions have none
             is_whole = own is None or own == _digest(values)
             manifest = cls(**(values | {"history": tuple(values["history"])}))
+            _check_entries(manifest)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise FlanError(
                 f"no checkpoint at {model_dir}: manifest.json is missing; "
@@ -167,6 +169,28 @@ class Manifest:
     def tuning_digest(self) -> str:
         """Identifies what it was ever tuned on: the same however often a model was converted."""
         return _digest(self.tuning)
+
+
+def _check_entries(manifest: Manifest) -> None:
+    """Raises a TypeError or a KeyError where entries are not what every reader takes them for."""
+
+    def has(name: str, value: Any, kinds: type | tuple[type, ...]) -> None:
+        if not isinstance(value, kinds):
+            raise TypeError(f"{name} is {shown(value)}")
+
+    for name in ("model", "vocabulary", "tuning"):
+        has(name, getattr(manifest, name), dict)
+    has("separator", manifest.separator, (str, type(None)))
+    for name in ("kind", "fingerprint", _CONTENT):
+        has(f"vocabulary.{name}", manifest.vocabulary.get(name, ""), str)
+    has("tuning.status", manifest.tuning["status"], str)
+    for name in ("datasets", "clusters"):
+        has(f"tuning.{name}", manifest.tuning[name], list)
+        for one in manifest.tuning[name]:
+            has(f"an entry of tuning.{name}", one, str)
+    has("tuning.text", manifest.tuning.get("text", []), list)
+    for one in (*manifest.tuning.get("text", ()), *manifest.history):
+        has("an entry of tuning.text or history", one, dict)
 
 
 def _of_vocabulary(tokenizer: vocabularies.Tokenizer) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from flan_jax import catalog, content, own_data
+from flan_jax import catalog, content
+from flan_jax.data import again
 from flan_jax.data.token_store import read_info
 from flan_jax.errors import FlanError
 from flan_jax.files import AnyPath, local, user_path, whole_folder
@@ -108,29 +109,30 @@ def read(prepared_dir: str | AnyPath, dataset: str, split: str, limit: int | Non
     dataset = catalog.whole(dataset)
     folder = user_path(prepared_dir) / "examples" / dataset
     path = folder / f"{split}.jsonl"
-    again = f"run python -m flan_jax.prepare --datasets={dataset} --to={prepared_dir}"
-    if catalog.exists(dataset) and own_data.is_origin(origin := catalog.dataset(dataset).source):
-        kind, _, file = origin.partition(":")
-        again = f"run python -m flan_jax.prepare --{kind}={file} --to={prepared_dir}"
     info = read_info(folder)
+    anew = f"run {again.command(dataset, prepared_dir, info, overwrite=True)}"
     if split not in _files(info) and not path.exists():
         if split == DEV and folder.exists():
             return []
         what = "exemplars" if split == EXEMPLARS else f"{split} examples"
-        if split in EVALUATED and folder.exists() and "--datasets" not in again:
-            again += f" --overwrite --{split}=NUMBER, which holds so many back"
-        raise FlanError(f"no {what} of {dataset!r} in {prepared_dir}: {again}.")
+        if split in EVALUATED and folder.exists() and "--datasets" not in anew:
+            raise FlanError(
+                f"no {what} of {dataset!r} in {prepared_dir}: {anew} --{split}=NUMBER, which holds so many back."
+            )
+        raise FlanError(
+            f"no {what} of {dataset!r} in {prepared_dir}: run {again.command(dataset, prepared_dir, info)}."
+        )
     if info is None or info.get("version") != VERSION:
         raise FlanError(
             f"examples of {dataset!r} in {prepared_dir} are of an earlier version of FLAN-JAX, which said less of each "
-            f"and had fewer of some: {again} --overwrite."
+            f"and had fewer of some: {anew}."
         )
     try:
         here = local(path)
     except FileNotFoundError as error:
-        raise FlanError(f"{path} is missing, though info.json names it: {again} --overwrite.") from error
-    if split not in _files(info) or _digest(here) != info["files"][split]["sha256"]:
-        raise FlanError(f"{path} is not as it was prepared (its digest differs from info.json): {again} --overwrite.")
+        raise FlanError(f"{path} is missing, though info.json names it: {anew}.") from error
+    if _digest(here) != _file(info, split).get("sha256"):
+        raise FlanError(f"{path} is not as it was prepared (its digest differs from info.json): {anew}.")
     rows: list[Any] = []
     for line in read_json_lines(here, str(path)):
         if limit is not None and len(rows) >= limit:
@@ -138,7 +140,7 @@ def read(prepared_dir: str | AnyPath, dataset: str, split: str, limit: int | Non
         row = line.value
         is_row = isinstance(row, dict) and isinstance(row.get("fields"), dict)
         if not is_row or not all(isinstance(row.get(key), str) for key in ("id", "hash")):
-            raise FlanError(f"{path} line {line.number} is broken; prepare {dataset!r} again with --overwrite.")
+            raise FlanError(f"{path} line {line.number} is broken; prepare {dataset!r} again with --overwrite: {anew}.")
         if wanted and row["fields"].get(catalog.VARIANT) != wanted:
             continue
         rows.append({"id": row["id"], "hash": row["hash"], "fields": row["fields"]})
@@ -153,7 +155,7 @@ def has(prepared_dir: str | AnyPath, dataset: str, split: str) -> bool:
 
 def identity(prepared_dir: str | AnyPath, dataset: str, split: str) -> dict[str, Any] | None:
     """Which records a split of a dataset has: {"records": how many, "digest": of their hashes}; None if unknown."""
-    found = _files(read_info(user_path(prepared_dir) / "examples" / catalog.whole(dataset))).get(split, {})
+    found = _file(read_info(user_path(prepared_dir) / "examples" / catalog.whole(dataset)), split)
     if not {"records", "content"} <= found.keys():
         return None
     return {"records": found["records"], "digest": found["content"]}
@@ -197,6 +199,11 @@ def check(fields: Mapping[str, Any], shown: Iterable[str], ranked: bool) -> None
 def _files(info: Mapping[str, Any] | None) -> Mapping[str, Any]:
     files = (info or {}).get("files")
     return files if isinstance(files, dict) else {}
+
+
+def _file(info: Mapping[str, Any] | None, split: str) -> Mapping[str, Any]:
+    found = _files(info).get(split)
+    return found if isinstance(found, dict) else {}
 
 
 def _digest(path: Path) -> str:

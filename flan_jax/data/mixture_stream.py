@@ -90,7 +90,8 @@ def composed(
     if not wanted:
         raise FlanError(
             f"mixture {mixture.name!r}: {prepared_dir} holds none of its datasets for this vocabulary; "
-            f"run python -m flan_jax.prepare {_arguments(mixture)} --to={prepared_dir}."
+            f"run python -m flan_jax.prepare {_arguments(mixture)}{_data_of(prepared_dir)} "
+            f"--vocabulary=CHECKPOINT/vocabulary --to={prepared_dir}."
         )
     chosen = [part for part in mixture.parts if part.dataset in wanted]
     if len(stores) > 1:
@@ -117,6 +118,11 @@ def _arguments(mixture: parts.Mixture) -> str:
     return what + (f" --style={','.join(style.name for style in mixture.styles)}" if in_styles else "")
 
 
+def _data_of(prepared_dir: str | AnyPath) -> str:
+    """--data of all that was prepared there, as an argument."""
+    return f" --data={token_store.data_of(prepared_dir)}"
+
+
 def _info(store: TokenStore, prepared_dir: str | AnyPath, fingerprint: str, part: parts.Part) -> Mapping[str, Any]:
     """The info of a part's tokens."""
     info = token_store.read_info(token_store.folder_of(prepared_dir, fingerprint, part.text_style) / part.dataset)
@@ -140,8 +146,9 @@ def _refuse_half(chosen: Sequence[parts.Part], there: Mapping[str, set[str]], pr
     raise FlanError(
         f"dataset {names[0]} is prepared in {', '.join(has) or 'no style'}, and not in {style}"
         + (f"; {len(every) - 1} more lack a style too" if len(every) > 1 else "")
-        + f". Run python -m flan_jax.prepare --datasets={','.join(every)} --style={','.join(missing)} "
-        f"--vocabulary=CHECKPOINT/vocabulary --to={prepared_dir}, or leave the part out by a weight of 0."
+        + f". Run python -m flan_jax.prepare --datasets={','.join(every)} --style={','.join(missing)}"
+        f"{_data_of(prepared_dir)} --vocabulary=CHECKPOINT/vocabulary --to={prepared_dir}, "
+        "or leave the part out by a weight of 0."
     )
 
 
@@ -156,8 +163,8 @@ def _refuse_other_records(
         if says[0] != says[1]:
             raise FlanError(
                 f"dataset {part.dataset} in {prepared_dir} has other records in {part.style} than in {one.style}: "
-                f"run python -m flan_jax.prepare --datasets={part.dataset} --style={one.style},{part.style} "
-                f"--overwrite --vocabulary=CHECKPOINT/vocabulary --to={prepared_dir}."
+                f"run python -m flan_jax.prepare --datasets={part.dataset} --style={one.style},{part.style}"
+                f"{_data_of(prepared_dir)} --overwrite --vocabulary=CHECKPOINT/vocabulary --to={prepared_dir}."
             )
 
 

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from flan_jax import catalog, protocol, styles
-from flan_jax.data import drafts, sources, tasks, token_store, trimming, usable, vocabularies
+from flan_jax.data import again, drafts, sources, tasks, token_store, trimming, usable, vocabularies
 from flan_jax.data import examples as example_files
 from flan_jax.data.builder import Example, ExampleBuilder
 from flan_jax.data.identity import Identities
@@ -251,7 +251,10 @@ def _write_tokens(
         for number, one in enumerate(wanted):
             rows = [of_record[number] for of_record in read]
             own = dataclasses.replace(counts, named=list(counts.named))
-            found[one] = False, _write_style(record, tokenizer, folders[one], keys[one], one, rows, records, own)
+            found[one] = (
+                False,
+                _write_style(record, tokenizer, folders[one], keys[one], one, rows, records, own, source.data),
+            )
     pool = [(rows[0].identity, rows[0].fields) for rows in read[: protocol.EXEMPLAR_POOL]]
     return {one.style.name: found[one] for one in options}, pool
 
@@ -265,6 +268,7 @@ def _write_style(
     rows: Sequence[TrainingRecord],
     records: Identities,
     counts: Counts,
+    data: str,
 ) -> dict[str, Any]:
     """Writes the token store of one style; returns its info."""
     pool = [(row.identity, row.fields) for row in rows[: protocol.EXEMPLAR_POOL]]
@@ -273,7 +277,7 @@ def _write_style(
     renderings = len(rows[0].chosen) if rows else 0
     ordered = [(row, epoch) for epoch in range(renderings) for row in rows]
     examples = tokenized_examples(builder, ordered, tokenizer, counts)
-    return write_tokens(folder, key, records, renderings, tokenizer, examples, counts)
+    return write_tokens(folder, key, records, renderings, tokenizer, examples, counts, data)
 
 
 def identities(rows: Sequence[TrainingRecord]) -> Identities:
@@ -295,8 +299,9 @@ def write_tokens(
     tokenizer: vocabularies.Tokenizer,
     examples: Iterator[token_store.TokenizedExample],
     counts: Counts,
+    data: str = "",
 ) -> dict[str, Any]:
-    """Writes a dataset's folder of the token store, and returns its info.
+    """Writes a dataset's folder of the token store, and returns its info; `data` is --data, for messages.
 
     Raises:
       SourceError: there is no record.
@@ -304,6 +309,7 @@ def write_tokens(
     if not (num_records := len(records.hashes)):
         raise sources.SourceError(key["dataset"], "no training record is left after filtering", "look at its source")
     about = {**key, "num_records": num_records, "renderings": renderings, "vocab_size": tokenizer.vocab_size}
+    about[again.DATA] = data
     # The counts are complete only after the last example, so they are read when the info is written.
     return token_store.write_dataset(folder, about, examples, lambda: dataclasses.asdict(counts), records)
 
@@ -355,4 +361,4 @@ def _write_examples(
     def unusable() -> dict[str, Any]:
         return {"unusable": counts.unusable, "named": counts.named}
 
-    return example_files.write_folder(folder, there, {"key": key}, unusable)
+    return example_files.write_folder(folder, there, {"key": key, again.DATA: source.data}, unusable)

@@ -23,7 +23,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core import shuffle as tfds_shuffle
 
 from flan_jax import catalog, own_data
-from flan_jax.data import left_out, network, usable
+from flan_jax.data import again, left_out, network, usable
 from flan_jax.data.local_rows import BadRow, FileRows, read_fields
 from flan_jax.data.samples import SAMPLES, TFDS, samples_folder
 from flan_jax.errors import FlanError, StorageError, cannot, near_names, system_error_number
@@ -77,6 +77,7 @@ class OpenSource:
       content: identifies the records, wherever they are.
       bad_rows: rows of local JSONL that were left out.
       notes: what else of local JSONL is not used, one line for each file: rows without a label, an empty file.
+      data: the --data that they were read from, by its whole path.
     """
 
     builder: tfds.core.DatasetBuilder
@@ -85,6 +86,7 @@ class OpenSource:
     content: str
     bad_rows: tuple[BadRow, ...] = ()
     notes: tuple[str, ...] = ()
+    data: str = ""
 
     @property
     def left_out(self) -> tuple[str, ...]:
@@ -162,7 +164,7 @@ def _opened(record: catalog.Dataset, data: str | AnyPath) -> OpenSource:
     if given:
         notes = (*notes, *left_out.unread_rows(record, given, _sizes(builder), splits))
     content = data_dir.name if given else _content(record, builder)  # the import's folder is named after its content
-    return OpenSource(builder, splits, origin, content, bad_rows, notes)
+    return OpenSource(builder, splits, origin, content, bad_rows, notes, again.to_say(data))
 
 
 def open_all(
@@ -257,7 +259,7 @@ def _from_tfds(record: catalog.Dataset) -> OpenSource:
                 f"{record.source} cannot be downloaded ({first_line(error)})",
                 "check the network, or import your own copy with --data=FOLDER",
             ) from error
-    return OpenSource(builder, _resolved(record, builder), TFDS, _content(record, builder))
+    return OpenSource(builder, _resolved(record, builder), TFDS, _content(record, builder), data=TFDS)
 
 
 def address(builder: tfds.core.DatasetBuilder) -> str | None:

@@ -68,9 +68,9 @@ def check(folder: Path) -> None:
         info = json.loads((folder / INFO).read_text(encoding="utf-8"))
         wrong = [name for name in ("tokens", *_ARRAYS) if _checksum(folder, name) != info[f"{name}_crc32"]]
     except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
-        raise FlanError(_again(folder.name, f"{type(error).__name__}: {error}")) from error
+        raise FlanError(_damaged(folder, f"{type(error).__name__}: {error}")) from error
     if wrong:
-        raise FlanError(_again(folder.name, f"{wrong[0]} does not fit its checksum"))
+        raise FlanError(_damaged(folder, f"{wrong[0]} does not fit its checksum"))
 
 
 _ARRAYS = ("index", "hashes", "ids", "texts")
@@ -86,8 +86,8 @@ def _checksum(folder: Path, name: str) -> int:
     return checksum
 
 
-def _again(name: str, reason: str) -> str:
+def _damaged(folder: Path, reason: str) -> str:
     return (
-        f"the prepared tokens of {name!r} are damaged on the storage ({reason.rstrip('.')}); run python -m "
-        f"flan_jax.prepare --datasets={name} --overwrite."
+        f"the prepared tokens of {folder.name!r} are damaged on the storage ({reason.rstrip('.')}); run python -m "
+        f"flan_jax.prepare --datasets={folder.name} --overwrite, with the same --data, --vocabulary and --to as before."
     )

@@ -15,6 +15,7 @@ import hashlib
 import json
 import mmap
 import os
+import shlex
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -23,10 +24,11 @@ from typing import Any
 import numpy as np
 
 from flan_jax import styles
-from flan_jax.data import staging
+from flan_jax.data import again, staging
 from flan_jax.data.identity import Identities
 from flan_jax.errors import FlanError
 from flan_jax.files import AnyPath, RemotePath, staging_home, user_path, whole_folder
+from flan_jax.json_lines import from_json
 
 VERSION = 2  # version of the folder's form; the first had no hashes
 
@@ -126,10 +128,18 @@ def write_dataset(
 def read_info(folder: str | AnyPath) -> dict[str, Any] | None:
     """A dataset's info.json; None if there is none that can be read."""
     try:
-        info = json.loads((user_path(folder) / "info.json").read_text(encoding="utf-8"))
+        info = from_json((user_path(folder) / "info.json").read_bytes())
     except (OSError, ValueError):
         return None
     return info if isinstance(info, dict) else None
+
+
+def data_of(prepared_dir: str | AnyPath) -> str:
+    """What --data was for all that is in PREPARED_DIR, quoted; FOLDER where it is not known, or was not the same."""
+    place = user_path(prepared_dir)
+    each = [*place.glob("examples/*/info.json"), *place.glob("tokens/*/*/info.json")]
+    found = {str((read_info(path.parent) or {}).get(again.DATA, "")) for path in each}
+    return shlex.quote(found.pop() or "FOLDER") if len(found) == 1 else "FOLDER"
 
 
 def _mapped(path: Path, dtype: np.dtype) -> np.ndarray:
@@ -179,7 +189,7 @@ class DatasetTokens:
         if info.get("version") != VERSION:
             raise FlanError(
                 f"token store of {self.name!r} in {folder} is of an earlier version of FLAN-JAX, which kept no hashes "
-                f"of records; run python -m flan_jax.prepare --datasets={self.name} --overwrite."
+                f"of records; run {self._again()}."
             )
         self.info = info
         try:
@@ -229,7 +239,7 @@ class DatasetTokens:
         if not len(hashes):
             raise FlanError(
                 f"token store of {self.name!r} does not say what its records are, so that none can be chosen: "
-                f"run python -m flan_jax.prepare --datasets={self.name} --overwrite, or leave 'examples' out of RATES."
+                f"run {self._again()}; or leave 'examples' out of RATES."
             )
         chosen = np.zeros(len(hashes), bool)
         chosen[np.argsort(hashes, kind="stable")[:count]] = True
@@ -260,10 +270,12 @@ class DatasetTokens:
     def _corrupt(self, reason: str) -> FlanError:
         if isinstance(self.folder, RemotePath) and staging_home().exists():
             reason += f"; if the copy in {staging_home()} alone is, remove it"
-        return FlanError(
-            f"token store of {self.name!r} in {self.folder} is corrupt ({reason}); "
-            f"run python -m flan_jax.prepare --datasets={self.name} --overwrite."
-        )
+        return FlanError(f"token store of {self.name!r} in {self.folder} is corrupt ({reason}); run {self._again()}.")
+
+    def _again(self) -> str:
+        """The command that prepares it again."""
+        place = self.folder.parent.parent.parent  # PREPARED_DIR/tokens/<vocabulary>/<dataset>
+        return again.command(self.name, place, read_info(self.folder), tokens=True, overwrite=True)
 
 
 class TokenStore:
@@ -287,7 +299,8 @@ class TokenStore:
             there: Iterable[AnyPath] = folder.parent.iterdir() if folder.parent.is_dir() else ()
             others = [one for one in there if one.name[len(folder.name) - len(style.suffix) :] == style.suffix]
             other = "it holds another's: give --vocabulary or the checkpoint that it was prepared for, or "
-            prepare = f"run python -m flan_jax.prepare --vocabulary=CHECKPOINT/vocabulary{styled} --to={prepared_dir}"
+            prepare = f"run python -m flan_jax.prepare --data={data_of(prepared_dir)} "
+            prepare += f"--vocabulary=CHECKPOINT/vocabulary{styled} --to={prepared_dir}"
             raise FlanError(
                 f"nothing prepared in {prepared_dir} for this vocabulary ({fingerprint[:16]}) and style {style.name}; "
                 f"{other if others else ''}{prepare}."
@@ -315,7 +328,7 @@ class TokenStore:
             if name not in self._known and name not in self.names:
                 raise FlanError(
                     f"dataset {name!r} is not in {self._folder}; there are: {', '.join(self._known) or 'none'}. "
-                    f"Run python -m flan_jax.prepare --datasets={name}."
+                    f"Run {again.command(name, self._folder.parent.parent, tokens=True)}."
                 )
             tokens = DatasetTokens(self._folder / name)
             tokens.verify()

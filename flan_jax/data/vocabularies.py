@@ -427,6 +427,21 @@ def load(where: str | AnyPath) -> Tokenizer:
         raise FlanError(f"vocabulary {where} cannot be read ({reason}); get it again from where it came.") from error
 
 
+def check(folder: AnyPath) -> None:
+    """Checks that the vocabulary.json of a folder can be read, if it has one. Nothing is loaded.
+
+    Raises:
+      FlanError: it cannot.
+    """
+    try:
+        settings = _settings(folder)
+        reason = "" if settings is None or isinstance(settings.get("kind"), str) else "it names no kind"
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        reason = str(error).partition("\n")[0]
+    if reason:
+        raise FlanError(f"{folder / SETTINGS} cannot be read ({reason}).")
+
+
 def _loaded(where: str | AnyPath) -> Tokenizer:
     if str(where) == "bytes":
         return ByteTokenizer()

@@ -15,7 +15,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from flan_jax import catalog, gin_files, protocol, styles
+from flan_jax.checkpoint import choosing
 from flan_jax.checkpoint.manifest import UNTUNED, Manifest
+from flan_jax.data import vocabularies
 from flan_jax.data.mixture_stream import LENGTHS
 from flan_jax.data.stream import ROWS_PER_BATCH
 from flan_jax.decoding import generator
@@ -23,6 +25,7 @@ from flan_jax.errors import FlanError
 from flan_jax.evaluation import labels
 from flan_jax.files import AnyPath, user_path
 from flan_jax.formats import names
+from flan_jax.models.config import DecoderConfig
 from flan_jax.scoring import scorer
 from flan_jax.studies import passed_on, stamps
 from flan_jax.studies.keys import digest, model_key
@@ -99,6 +102,8 @@ class Commands:
             passed_on.check_evaluation(macros)
         for _, evaluation in self._evaluations:
             self._check_evaluation(evaluation)
+        for tuning in self._tunings:
+            self._check_tuning(tuning)
         for model in dict.fromkeys([*(one.model for one in self._tunings), *(arm.model for arm in arms)]):
             self._prepare(model)
         for tuning in self._tunings:
@@ -111,12 +116,29 @@ class Commands:
         if arm.model == names.SMOLLM:
             raise FlanError(f"{arm.name}: nobody knows what {arm.model} was tuned on: leave it out of MODELS.")
         place = self.checkpoint(arm.model)
+        anew = f"remove {place} to have it made anew" if arm.model in READY else "restore it, or give another of MODELS"
         if arm.model in READY and not (place / "manifest.json").exists():
+            if choosing.steps(place):
+                raise FlanError(f"{place} has checkpoints and no manifest.json: put its own back, or {anew}.")
             return
-        if (status := Manifest.load(place).tuning["status"]) != UNTUNED:
+        manifest = Manifest.load(place)
+        try:
+            DecoderConfig.from_dict(manifest.model)
+            vocabularies.check(place / "vocabulary")
+        except FlanError as error:
+            raise FlanError(f"{place} is damaged ({str(error).rstrip('.')}): {anew}.") from error
+        if (status := manifest.tuning["status"]) != UNTUNED:
             raise FlanError(
                 f"{arm.name}: {place} is {status} by its manifest.json, and its scores would stand here as those of an "
                 "untuned model: give one that was never tuned."
+            )
+
+    def _check_tuning(self, tuning: Tuning) -> None:
+        """Refuses a training that would have nothing to tune on, which would be known only when it begins."""
+        if not any(self.settings.has(record) for record in tuning.parts.datasets):
+            raise FlanError(
+                f"DATA {self.settings.data} has nothing of mixture {tuning.parts.title}: add some of its datasets, or "
+                "leave out what is tuned on it."
             )
 
     def _check_evaluation(self, evaluation: Evaluation) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -12,7 +13,8 @@ from flan_jax.checkpoint import adapters, choosing
 from flan_jax.data.examples import DEV
 from flan_jax.errors import FlanError
 from flan_jax.evaluation import evaluator, labels
-from flan_jax.evaluation.during_training import FOLDER
+from flan_jax.evaluation.during_training import FOLDER, LOSS, LOSS_OF_CLUSTERS
+from flan_jax.files import AnyPath
 from flan_jax.gin_files import TRAINING
 from flan_jax.json_lines import read_lines
 from flan_jax.models.config import AUTO
@@ -25,6 +27,7 @@ from flan_jax.studies import outcomes
 from flan_jax.studies.commands import Commands
 from flan_jax.studies.plan import Tuning
 from flan_jax.studies.results import Gain
+from flan_jax.values import shown
 
 # Macros that the study sets to have its models judged.
 MACROS = ("EVAL_PERIOD", "DATASETS", "MAX_DEV_EXAMPLES", "STYLE", "KEEP_BEST", "INITIAL_STEP")
@@ -129,7 +132,8 @@ def _run(commands: Commands, name: str, tuning: Tuning) -> Run:
     try:
         run = finished.load_run(f"{name} seed {tuning.seed}", folder, DEV)
     except FlanError as error:
-        raise FlanError(f"{name}: {str(error).partition(': run python')[0]}: {again}.") from error
+        why = str(error).partition(": run python")[0].partition(": evaluate again")[0].rstrip(".")
+        raise FlanError(f"{name}: {why}: {again}.") from error
     weights = adapters.weights(model, step) if step in choosing.steps(model) else None
     if weights is not None and run.results.get("weights") != weights:
         raise FlanError(f"{name}: {folder} is of other weights than those in {model}: {again}.")
@@ -150,9 +154,12 @@ def _run(commands: Commands, name: str, tuning: Tuning) -> Run:
             f"{name}: {folder} is of {_listed(run.datasets)}, and {_listed(sorted(wanted))} is judged by: {again}."
         )
     if invalid := [*run.results.get("invalid", ()), *run.results.get("skipped", ())]:
-        raise FlanError(f"{name}: {invalid[0]['dataset']} has no result: {invalid[0]['reason']}")
+        why = str(invalid[0]["reason"]).rstrip(".")
+        raise FlanError(f"{name}: {invalid[0]['dataset']} has no result in {folder} ({why}): {again}.")
     if strange := sorted(of_loss.keys() - wanted):
         raise FlanError(f"{name}: {folder} has a loss of {strange[0]}, which nothing is judged by: {again}.")
+    if problem := _unlike_log(commands, tuning, run.results["dev_loss"]):
+        raise FlanError(f"{name}: {folder} {problem}: {again}.")
     if problem := outcomes.problem_during_training(commands, tuning, run.results):
         raise FlanError(f"{name}: {folder} {problem}: {again}.")
     averaging = (configuration.set_in(TRAINING) | dict(commands.resolved(tuning).macros))["LOSS_AVERAGING"]
@@ -161,28 +168,73 @@ def _run(commands: Commands, name: str, tuning: Tuning) -> Run:
     return run
 
 
+def _unlike_log(commands: Commands, tuning: Tuning, found: Mapping[str, Any]) -> str:
+    """Why losses are not those that the log of their training has at its last step; empty if they are."""
+    amounts(commands, tuning)  # a step that is missing has no losses
+    lines = _log(commands, tuning)
+    step = int(commands.resolved(tuning).macros["TRAIN_STEPS"])
+    for key, part in ((LOSS, "datasets"), (LOSS_OF_CLUSTERS, "clusters")):
+        told: dict[str, Any] = {}
+        for line in lines:
+            if line.get("step") == step and isinstance(line.get(key), Mapping):
+                told |= line[key]  # by status and name
+        for name, one in found[part].items():
+            own = next((value for full, value in told.items() if str(full).endswith(f"/{name}")), None)
+            if not is_number(own) or not math.isclose(own, one["loss"], rel_tol=1e-9):
+                return (
+                    f"has a {key} of {name} of {shown(one['loss'])}, and metrics.jsonl has {shown(own)} at step {step}"
+                )
+    return ""
+
+
+def _log(commands: Commands, tuning: Tuning) -> list[dict[str, Any]]:
+    """The lines of a training's metrics.jsonl.
+
+    Raises:
+      FlanError: that file is missing or damaged.
+    """
+    path = commands.model_dir(tuning) / "metrics.jsonl"
+    try:
+        lines = read_lines(path)
+        if not all(isinstance(line, dict) for line in lines):
+            raise ValueError("a line is no object")
+        return lines
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: AnyPath, error: Exception) -> FlanError:
+    return FlanError(
+        f"{path} cannot be read ({str(error).partition(chr(10))[0]}): mend the line, or remove {path.parent} and run "
+        "the study again, which tunes it anew."
+    )
+
+
 def amounts(commands: Commands, tuning: Tuning) -> tuple[int, float]:
-    """(tokens, seconds) of all steps of a training, from its metrics.jsonl.
+    """(tokens, seconds) of all steps of a training, from its metrics.jsonl. What a step skipped was not tuned on.
 
     Raises:
       FlanError: that file is missing or damaged, or lacks a step.
     """
     path, steps = commands.model_dir(tuning) / "metrics.jsonl", int(commands.resolved(tuning).macros["TRAIN_STEPS"])
     try:
-        lines = {line["step"]: line for line in read_lines(path) if "tokens_per_second" in line}
+        lines = {line["step"]: line for line in _log(commands, tuning) if "tokens_per_second" in line}
         if missing := [step for step in range(1, steps + 1) if step not in lines]:
             raise ValueError(f"it has no step {missing[0]} of {steps}")
         for step in lines:
             for key in ("tokens_per_second", "seconds"):
                 if not is_number(value := lines[step][key]) or value <= 0:
-                    raise ValueError(f"its step {step} has {key} {value}")
+                    raise ValueError(f"its step {step} has {key} {shown(value)}")
+            if (skipped := lines[step].get("skipped", 0)) not in (0, 1):
+                raise ValueError(f"its step {step} has skipped {shown(skipped)}")
+            if not skipped and not is_number(loss := lines[step].get("loss", 0.0)):
+                raise ValueError(f"its step {step} has the loss {shown(loss)}")
         own = [lines[step] for step in range(1, steps + 1)]
-        return round(sum(one["tokens_per_second"] * one["seconds"] for one in own)), sum(one["seconds"] for one in own)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise FlanError(
-            f"{path} cannot be read ({str(error).partition(chr(10))[0]}): mend the line, or remove "
-            f"{commands.model_dir(tuning)} and run the study again, which tunes it anew."
-        ) from error
+        tuned_on = [one for one in own if not one.get("skipped")]
+        tokens = sum(one["tokens_per_second"] * one["seconds"] for one in tuned_on)
+        return round(tokens), sum(one["seconds"] for one in own)
+    except (ValueError, KeyError, TypeError) as error:
+        raise _unreadable(path, error) from error
 
 
 def _problem_of_loss(found: Any) -> str:
@@ -195,7 +247,7 @@ def _problem_of_loss(found: Any) -> str:
         if not isinstance(one, Mapping) or not is_number(one.get("loss")):
             return f"has no dev_loss of {name} as a training writes it"
         if one["loss"] < 0:
-            return f"has a dev_loss of {name} of {one['loss']}, which no loss is"
+            return f"has a dev_loss of {name} of {shown(one['loss'])}, which no loss is"
     if without := next((name for name, one in found["datasets"].items() if not isinstance(one.get("status"), str)), ""):
         return f"has a dev_loss of {without} that does not say whether it was seen"
     return ""

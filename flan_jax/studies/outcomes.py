@@ -30,9 +30,10 @@ from flan_jax.studies import records, trained
 from flan_jax.studies.commands import PREPARE, Commands, Step
 from flan_jax.studies.plan import Evaluation, Tuning
 from flan_jax.training.run import Run
-from flan_jax.values import WEIGHTS
+from flan_jax.values import WEIGHTS, shown
 
 _RESULTS = FILES["test"]
+_LONGEST = 80  # of a name that is shown without quotes
 _ASKED = ("max_examples", "max_dev_examples", "max_input_tokens", "max_new_tokens", "joint", "ways", "seed")
 
 
@@ -41,11 +42,14 @@ def problem(commands: Commands, step: Step) -> str:
 
     Args:
       commands: of the study.
-      step: one of its steps. Of a preparation, only lost tokens are known here; of other jobs nothing.
+      step: one of its steps. Of a preparation, what is lost, damaged or not its own; of other jobs nothing.
     """
     evaluation = commands.evaluation_of(step)
     if evaluation is None:
-        return trained.without_tokens(commands, step.model) if step.job == PREPARE else ""
+        if step.job != PREPARE:
+            return ""
+        told = (f"has {folder}, which {why}" for folder, why in records.spoiled(commands, step).items())
+        return trained.without_tokens(commands, step.model) or next(told, "")
     if found := problem_of_evaluation(commands, evaluation):
         return found
     results = finished.load_run(evaluation.dataset, commands.output_of(evaluation)).results
@@ -72,15 +76,20 @@ def problem_of_evaluation(commands: Commands, evaluation: Evaluation) -> str:
     )
 
 
+def _told(value: Any) -> str:
+    """What a file says, for a line."""
+    return value if isinstance(value, str) and value.isidentifier() and len(value) < _LONGEST else shown(value)
+
+
 def _problem_of_settings(evaluation: Evaluation, results: Mapping[str, Any]) -> str:
     settings, wanted = results.get("settings", {}), _settings(evaluation)
     for name in _ASKED:
         own = getattr(wanted, name)
         own = list(own) if isinstance(own, tuple) else own
         if settings.get(name) != own:
-            return f"was asked with {name} {settings.get(name)}, and {own} is wanted"
+            return f"was asked with {name} {_told(settings.get(name))}, and {own} is wanted"
     if (engines := results.get("engines", evaluator.ENGINES)) != evaluator.ENGINES:  # earlier versions do not say it
-        return f"was made by {engines}, and {evaluator.ENGINES} are wanted"
+        return f"was made by {_told(engines)}, and {evaluator.ENGINES} are wanted"
     style = styles.parse(settings.get("style", styles.INSTRUCTIONS))
     if style != styles.parse(evaluation.style):
         return f"was asked in the style {style.name}, and {evaluation.style} is wanted"
@@ -293,7 +302,7 @@ def _problem_of_run(commands: Commands, tuning: Tuning, results: Mapping[str, An
     own = [one for one in each if not one.record.written]  # as results say it, which have one for all
     joints = {one.joint(manifest.separator, bool(manifest.model.get("num_encoder_layers"))) for one in own}
     if joints and (joint := results.get("joint")) is not None and joint not in joints:
-        return f"was asked with the joint {joint}, and {' or '.join(sorted(joints))} is wanted"
+        return f"was asked with the joint {_told(joint)}, and {' or '.join(sorted(joints))} is wanted"
     return ""
 
 

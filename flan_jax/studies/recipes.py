@@ -66,7 +66,12 @@ def read(path: str, held_out: Sequence[str]) -> dict[str, Any]:
         raise cannot("read the recipe", path, error) from error
     except (ValueError, KeyError, TypeError) as error:
         raise FlanError(f"RECIPE {path} is not what python -m flan_jax.study writes: choose it again.") from error
-    if found.get(_DIGEST, digest := _digest(found)) != digest:  # earlier versions have none
+    if _DIGEST not in found:  # an earlier version wrote it, or somebody took it out: nobody can say what else
+        raise FlanError(
+            f"RECIPE {path} has no digest, as an earlier version wrote it, and may have been changed: run its study "
+            "again, which writes it anew, or leave RECIPE out and give its macros by TRAIN."
+        )
+    if found[_DIGEST] != _digest(found):
         raise FlanError(
             f"RECIPE {path} was changed since it was chosen: choose it again, or leave RECIPE out and give its macros "
             "by TRAIN."

@@ -14,13 +14,14 @@ from flan_jax.errors import FlanError, StorageError
 from flan_jax.files import AnyPath, is_url, make_folder, ready, refuse_pattern, same_place, user_path, write_atomic
 from flan_jax.json_lines import from_json, to_json
 from flan_jax.revision import code_revision
-from flan_jax.studies import stamps
+from flan_jax.studies import made, stamps
 from flan_jax.studies.commands import EVAL, PREPARE, Commands, Step
 from flan_jax.studies.settings import DATA_FILE, HAD
 from flan_jax.values import Number, Unfit
 
 _STEPS = "steps"
 _READS = "reads"  # in the record of a preparation: see `stamps`
+_MADE = "made"  # in the record of a preparation: see `made`
 _REPLACED = "replaced_by"  # in the record of a step whose folder another one has written since
 _OF_OUTPUT = ("--to=", "--gin.EVAL_OUTPUT_DIR=", "--gin.MODEL_DIR=")
 _AMOUNT = Number(least=0, most=1e12)  # of seconds and slots
@@ -49,7 +50,7 @@ def check_data(folder: AnyPath, data: str, write: bool = True) -> None:
             about = from_json(path.read_text(encoding="utf-8"))
             kept = about["data"]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise FlanError(f"{path} is damaged: give another STUDY_DIR.") from error
+            raise FlanError(f"{path} is damaged: put its own back, or give another STUDY_DIR.") from error
         if kept != data and not _is_one_folder(kept, data) and not _is_moved(kept, data):
             raise FlanError(f"{folder} was made from DATA {kept}, not {data}: give another STUDY_DIR.")
         told = {"data": kept if _is_one_folder(kept, data) else data} | _folders_of(data, about.get(HAD))
@@ -120,7 +121,58 @@ def is_prepared(commands: Commands, model: str) -> bool:
     """Whether the records and tokens of a model's vocabulary are those that a plan asks for."""
     place = str(commands.prepared(model))
     steps = [step for step in commands.steps if step.job == PREPARE and step.output == place]
-    return all(is_done(commands.settings.folder, step) for step in steps)
+    return all(is_done(commands.settings.folder, step) and not spoiled(commands, step) for step in steps)
+
+
+def spoiled(commands: Commands, step: Step) -> dict[str, str]:
+    """What is not as a preparation left it, by folder; of what is not there any more, only what DATA still has.
+
+    Raises:
+      FlanError: something that DATA does not have, and that no preparation of this folder made.
+    """
+    settings, place = commands.settings, user_path(step.output)
+    if not place.exists():
+        return {}
+
+    def has(one: str) -> bool:
+        return settings.has(catalog.dataset(one.rpartition("/")[2]))
+
+    found = _spoiled(settings.folder, step)
+    if not is_kept(settings.folder, step):  # before its first time; other studies may have prepared there
+        known = _made_at(settings.folder, step)
+        own = {} if known is None else made.of(place, step.wordings)
+        found |= {
+            one: "is of no preparation of a study here"
+            for one, digest in own.items()
+            if digest not in (known or {}).get(one, ())
+        }
+    there = {one: why for one, why in found.items() if (place / one).exists()}
+    for one, why in there.items():
+        if not has(one):  # nothing would replace it
+            raise FlanError(
+                f"{place / one} {why}, and DATA {settings.data} has nothing of {one.rpartition('/')[2]}: remove that "
+                "folder, and run the study again."
+            )
+    return {one: why for one, why in found.items() if one in there or has(one)}
+
+
+def _spoiled(folder: AnyPath, step: Step) -> dict[str, str]:
+    return made.spoiled(user_path(step.output), step.wordings, (_kept(folder, step) or {}).get(_MADE))
+
+
+def _made_at(folder: AnyPath, step: Step) -> dict[str, set[str]] | None:
+    """All that preparations of a folder made, digests by folder in it; None where one does not say it."""
+    place, path = str(step.output).replace(str(folder), ""), folder / _STEPS
+    known: dict[str, set[str]] = {}
+    for file in sorted(path.glob(f"{PREPARE}-*.json")) if path.exists() else ():
+        found = _read(file)
+        if found is None or not _writes(found, place):
+            continue
+        if not isinstance(each := found.get(_MADE), dict):
+            return None
+        for one, digest in each.items():
+            known.setdefault(one, set()).add(digest)
+    return known
 
 
 def is_kept(folder: AnyPath, step: Step) -> bool:
@@ -135,6 +187,9 @@ def begin(folder: AnyPath, step: Step) -> None:
     is to be taken again: the folder holds the wording of the last one alone, or of both after an interruption. Prepared
     data of several studies lie side by side, and are replaced where one of their wordings differs.
     """
+    if step.job == PREPARE:
+        for name in _spoiled(folder, step):  # what has no info.json is made anew, and the rest stays
+            (user_path(step.output) / name / "info.json").unlink(missing_ok=True)
     place = str(step.output).replace(str(folder), "")
     path = folder / _STEPS
     for file in sorted(path.glob("*.json")) if path.exists() else ():
@@ -144,8 +199,13 @@ def begin(folder: AnyPath, step: Step) -> None:
         of_the_same = _agree(found.get("wordings"), step.wordings) and stamps.agree(found.get(_READS), step.reads)
         if step.job == PREPARE and of_the_same:
             continue
-        if any(str(one).partition("=")[2].strip("'\"").endswith(place) for one in _outputs(found.get("argv"))):
+        if _writes(found, place):
             write_atomic(file, json.dumps(found | {_REPLACED: step.name}, indent=1) + "\n")
+
+
+def _writes(record: Mapping[str, Any], place: str) -> bool:
+    """Whether a step wrote a folder, by its name in the folder of all studies."""
+    return any(str(one).partition("=")[2].strip("'\"").endswith(place) for one in _outputs(record.get("argv")))
 
 
 def put_aside(step: Step) -> None:
@@ -182,6 +242,7 @@ def keep(folder: AnyPath, step: Step, seconds: float | None) -> None:
         "job": step.job,
         "wordings": dict(step.wordings),
         _READS: {kind: dict(each) for kind, each in step.reads.items()},
+        **({_MADE: made.of(user_path(step.output), step.wordings)} if step.job == PREPARE else {}),
         "finished": time.strftime("%Y-%m-%d %H:%M:%S"),
         "code": code_revision(),
     }

@@ -219,7 +219,11 @@ class Results:
                 "of its fields: remove results.json there, and run the study again."
             )
         if invalid := run.results.get("invalid"):
-            raise FlanError(f"{arm.name}: {invalid[0]['dataset']} has no result: {invalid[0]['reason']}")
+            why = str(invalid[0]["reason"]).rstrip(".")
+            raise FlanError(
+                f"{arm.name}: {invalid[0]['dataset']} has no result in {run.output_dir} ({why}): remove results.json "
+                "there, and run the study again."
+            )
 
     def _places(self, arms: Sequence[str], dataset: str) -> str:
         return ", ".join(dict.fromkeys(str(one) for arm in arms for one in self._folders[arm, dataset]))

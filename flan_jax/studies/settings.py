@@ -107,10 +107,7 @@ class Settings:
     @functools.cached_property
     def _had(self) -> list[str] | None:
         """The folders that DATA had when a study here last saw it; None where an earlier version did not keep them."""
-        try:
-            found = from_json((self.folder / DATA_FILE).read_text(encoding="utf-8"))[HAD]
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
+        found = _kept_data(self.folder).get(HAD)
         return found if isinstance(found, list) else None
 
     def varied(self, usual: Sequence[Any], kind: Kind | None = None) -> tuple[Any, ...]:
@@ -203,11 +200,10 @@ def study(
     macros_of_budget = macro_values("BUDGET_TRAIN", budget or {}, "train", OWN_TRAIN)
     own = macros_of_budget if train is None else macro_values("TRAIN", train, "train", OWN_TRAIN)
     place = user_path(study_dir, "STUDY_DIR").absolute()
-    data_text = data if data in OUR_DATA or is_url(data) else str(user_path(data, "DATA").absolute())
     return Settings(
         name=name,
         folder=place,
-        data=data_text,
+        data=data if data in OUR_DATA or is_url(data) else _data(data, place),
         models=tuple(_place(model, place) for model in models),
         clusters=held_out,
         datasets=tuple(datasets or ()),
@@ -281,6 +277,27 @@ def _place(model: str, study_dir: AnyPath) -> str:
     if given.name not in ("", "..") and (study_dir / "prepared" / model_key(given)).exists():
         return str(given)
     return os.path.realpath(given)
+
+
+def _data(data: str, study_dir: AnyPath) -> str:
+    """A folder of data as a study names it, by whatever path or link it is given.
+
+    A study that an earlier version began by the name of a link goes on by it.
+    """
+    given = user_path(data, "DATA").absolute()
+    kept = _kept_data(study_dir).get("data")
+    if isinstance(kept, str) and os.path.isabs(kept) and same_place(user_path(kept, DATA_FILE), given):
+        return kept
+    return os.path.realpath(given)
+
+
+def _kept_data(study_dir: AnyPath) -> dict[str, Any]:
+    """What a study's folder says of its data; empty where it says nothing, which `records.check_data` reports."""
+    try:
+        found = from_json((study_dir / DATA_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _refuse_one_model(models: Sequence[str], study_dir: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 
 from flan_jax import configuration
-from flan_jax.checkpoint import choosing, saved_digests
+from flan_jax.checkpoint import choosing, saved_digests, stored
 from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.data import mixture_stream, stream, token_store
 from flan_jax.errors import FlanError
@@ -40,12 +40,14 @@ def check(commands: Commands) -> None:
     found: list[tuple[Tuning, Run]] = []
     for tuning in commands.tunings:
         folder = commands.model_dir(tuning)
-        steps = choosing.steps(folder)
+        steps, wanted = choosing.steps(folder), int(tuning.macros["TRAIN_STEPS"])
+        if problem := _problem_of_step(folder, wanted, steps):
+            raise FlanError(f"step {wanted} of {folder} is damaged ({problem}): put its own back, or {_REMEDY}.")
         if not steps:
             continue
         if (run := _run(folder)) is None:
             raise FlanError(f"{folder} has no {FILE}, which says how it was trained: {_REMEDY}.")
-        if steps[-1] > (wanted := int(tuning.macros["TRAIN_STEPS"])):
+        if steps[-1] > wanted:
             raise FlanError(
                 f"{folder} was trained on to step {steps[-1]}, and TRAIN_STEPS is {wanted}: remove the steps above "
                 f"{wanted} from its checkpoints, or give another STUDY_DIR."
@@ -67,6 +69,16 @@ def check(commands: Commands) -> None:
             )
         found.append((tuning, run))
     _check_together(commands, found)
+
+
+def _problem_of_step(folder: AnyPath, step: int, steps: list[int]) -> str:
+    """What is wrong with the last step of a training, as far as its metadata tell; empty if nothing is, or none is."""
+    place = saved_digests.step_folder(folder, step)
+    if step not in steps:
+        return "it is no folder" if place.is_file() else ""
+    if not any((place / item).is_dir() for item in stored.ITEMS):
+        return "it is empty"
+    return stored.unreadable(folder, step) or ""
 
 
 def weights_at_start(commands: Commands, evaluation: Evaluation) -> dict[AnyPath, str]:

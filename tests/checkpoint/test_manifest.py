@@ -73,6 +73,33 @@ def test_digests_differ():
     assert len(digests) == 1 + len(others)
 
 
+def test_entries_of_another_kind_are_one_line(tmp_path):
+    """They were tracebacks where they were read."""
+    Manifest.create(SMALL, BYTES, UNTUNED).save(tmp_path)
+    path = tmp_path / "manifest.json"
+    whole = json.loads(path.read_text())
+    del whole["digest"]
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(whole).encode())  # as some editors save it
+    assert Manifest.load(tmp_path).tuning["status"] == UNTUNED
+    for change in (
+        {"tuning": "x"},
+        {"tuning": {"status": "tuned", "clusters": []}},
+        {"tuning": {"status": "tuned", "clusters": [], "datasets": [1]}},
+        {"tuning": {"status": 1, "clusters": [], "datasets": []}},
+        {"tuning": {"status": "tuned", "clusters": [], "datasets": [], "text": ["x"]}},
+        {"vocabulary": {"kind": "bytes", "fingerprint": True}},
+        {"vocabulary": []},
+        {"model": None},
+        {"separator": 7},
+        {"history": ["x"]},
+        {"history": None},
+    ):
+        path.write_text(json.dumps(whole | change))
+        with pytest.raises(FlanError, match=r"manifest\.json is broken .*restore it or convert") as caught:
+            Manifest.load(tmp_path)
+        assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"model": {}}', '{"history": [], "colour": 1}', '{"history": 3}'])
 def test_a_broken_manifest_is_one_line(tmp_path, text):
     (tmp_path / "manifest.json").write_text(text)

@@ -212,7 +212,8 @@ def test_damage_is_found_on_opening(prepared, name, change, reason):
     message = str(error.value)
     assert len(message.splitlines()) == 1
     assert "'rte'" in message and str(path.parent) in message and reason in message
-    assert "run python -m flan_jax.prepare --datasets=rte --overwrite" in message
+    assert "run python -m flan_jax.prepare --datasets=rte --vocabulary=CHECKPOINT/vocabulary --to=" in message
+    assert "--overwrite, with the same --data as before" in message
 
 
 def test_every_bit_of_the_index_counts(prepared):

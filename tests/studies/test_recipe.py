@@ -110,6 +110,7 @@ def made(settings_of, tmp_path, **macros):
     folder = model / during_training.FOLDER / "step_2"
     folder.mkdir(parents=True)
     lines = [{"step": step, "tokens_per_second": 10.0, "seconds": 2.0} for step in (1, 2)]
+    lines[-1] |= {"dev_loss": {"seen/sst2": 1.0}, "dev_loss_cluster": {"seen/sentiment": 1.0}}
     (model / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     asked = evaluator.Settings(None, 2)
     template = {"value": 0.5, "sum": 0.5, "dev": None, "input": "{a}", "stderr": None, "metrics": {}}
@@ -184,7 +185,7 @@ def test_what_is_not_seen_chooses_nothing(figures, status):
         (lambda f: f["dev_loss"]["clusters"]["sentiment"].update(loss=-3.0), "a dev_loss of sentiment of -3.0"),
         (lambda f: f["dev_loss"]["datasets"]["sst2"].pop("status"), "sst2 that does not say whether it was seen"),
         (lambda f: f.update(skipped=[]), "is of sst2, and sst2, trec is judged by"),
-        (lambda f: None, "trec has no result: none"),
+        (lambda f: None, r"trec has no result in .*step_2 .none.: remove .*, and run the study again"),
     ],
 )
 def test_figures_that_are_not_whole_choose_nothing(figures, change, said):
@@ -247,7 +248,10 @@ def test_recipes_of_two_dtypes_that_nobody_named_are_not_compared(whole):
         (lambda lines: lines.pop(0), "it has no step 1 of 2"),
         (lambda lines: lines[0].update(seconds=-1.0), "its step 1 has seconds -1.0"),
         (lambda lines: lines[1].update(tokens_per_second=0), "its step 2 has tokens_per_second 0"),
-        (lambda lines: lines[1].update(seconds="1"), "its step 2 has seconds 1"),
+        (lambda lines: lines[1].update(seconds="1"), "its step 2 has seconds '1'"),
+        (lambda lines: lines[1].update(seconds=10**400), "its step 2 has seconds 1000+[.]{3}0+.: mend"),
+        (lambda lines: lines[0].update(loss=None), "its step 1 has the loss None"),
+        (lambda lines: lines[0].update(skipped="yes"), "its step 1 has skipped 'yes'"),
     ],
 )
 def test_amounts_are_of_all_steps(whole, change, said):
@@ -258,6 +262,36 @@ def test_amounts_are_of_all_steps(whole, change, said):
     change(lines)
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     with pytest.raises(FlanError, match=f"metrics.jsonl cannot be read .{said}"):
+        read()
+
+
+def test_what_steps_skipped_was_not_tuned_on(whole):
+    _, read, model = whole
+    path = model / "metrics.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines[0] |= {"skipped": 1, "loss": None}
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert (read().tokens, read().seconds) == (20, 4.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            {"dev_loss": {"seen/sst2": 2.0}},
+            "has a dev_loss of sst2 of 1.0, and metrics.jsonl has 2.0",
+        ),
+        ({"dev_loss": None}, "metrics.jsonl has None at step 2"),
+        ({"dev_loss_cluster": {"seen/sentiment": "1"}}, "of sentiment of 1.0, and metrics.jsonl has '1' at step 2"),
+    ],
+)
+def test_losses_are_those_of_the_log(whole, change, said):
+    """A loss that was edited was printed, and the log of another recipe gave its tokens and seconds."""
+    _, read, model = whole
+    path = model / "metrics.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(line) + "\n" for line in [lines[0], lines[1] | change]))
+    with pytest.raises(FlanError, match=f"{said}.*: remove {model}, and run the study again, which tunes it anew"):
         read()
 
 
@@ -277,8 +311,9 @@ def test_a_damaged_log_of_a_training_is_named(settings_of, tmp_path, text):
 def test_figures_of_test_examples_choose_nothing(figures):
     found, read = figures
     del found["split"]
-    with pytest.raises(FlanError, match="has figures of test examples, not of dev"):
+    with pytest.raises(FlanError, match="has figures of test examples, not of dev: remove [^:]*, and run") as refused:
         read()
+    assert "evaluate again" not in str(refused.value) and ".:" not in str(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -305,9 +340,12 @@ def test_a_recipe_that_was_changed_is_refused(tmp_path, change):
     path.write_text(json.dumps(content | change))
     with pytest.raises(FlanError, match="recipe.json was changed since it was chosen: choose it again"):
         recipes.read(str(path), ("nli",))
-    del content["digest"]  # as earlier versions wrote it
-    path.write_text(json.dumps(content | {key: value for key, value in change.items() if key != "digest"}))
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(content).encode())  # as some editors save it
     assert recipes.read(str(path), ("nli",))
+    del content["digest"]  # as earlier versions wrote it, or who wants to change the rest
+    path.write_text(json.dumps(content | {key: value for key, value in change.items() if key != "digest"}))
+    with pytest.raises(FlanError, match="recipe.json has no digest, .* run its study again, .* or leave RECIPE out"):
+        recipes.read(str(path), ("nli",))
 
 
 def test_what_a_recipe_is_chosen_by_stands_in_it(whole):

@@ -135,7 +135,14 @@ def test_other_data_in_between_do_not_count(tmp_path, data):
         reads = stamps.of(str(data), ["cb", "copa"])
         argv = ("-m", "flan_jax.prepare", f"--to={tmp_path / 'prepared'}")
         return Step(
-            name, PREPARE, argv, str(tmp_path / "prepared"), "", model="tiny", wordings={"cb i": "x"}, reads=reads
+            name,
+            PREPARE,
+            argv,
+            str(tmp_path / "prepared"),
+            "",
+            model="tiny",
+            wordings={"cb instructions": "x"},
+            reads=reads,
         )
 
     def take(one):

@@ -183,8 +183,30 @@ def test_other_data_are_refused(tmp_path, settings_of):
 @pytest.mark.parametrize("text", ["", "{}", "[]", "null", '{"data"'])
 def test_a_folder_of_unknown_data_is_refused(tmp_path, text):
     (tmp_path / "data.json").write_text(text)
-    with pytest.raises(FlanError, match="is damaged: give another STUDY_DIR"):
+    with pytest.raises(FlanError, match="is damaged: put its own back, or give another STUDY_DIR"):
         records.check_data(tmp_path, "samples")
+
+
+def test_a_byte_order_mark_is_no_damage(tmp_path):
+    """In results.json it was none."""
+    (tmp_path / "data.json").write_bytes(b'\xef\xbb\xbf{"data": "samples"}')
+    records.check_data(tmp_path, "samples")
+
+
+def test_data_by_another_name_are_prepared_once(tmp_path, settings_of, studies_home):
+    """The name of the step had the name of the link."""
+    (tmp_path / "link").symlink_to(studies_home / "data")
+    asked = {"STUDY_DIR": str(tmp_path / "studies")}
+
+    def steps(data):
+        settings = settings_of("held_out_clusters", **asked, DATA=str(data))
+        return [step.name for step in kinds.study("held_out_clusters").plan(settings).steps]
+
+    names = steps(studies_home / "data")
+    assert names == steps(tmp_path / "link") == steps(studies_home / "data" / ".." / "data")
+    records.check_data(tmp_path / "studies", str(tmp_path / "link"))  # as earlier versions began
+    assert steps(tmp_path / "link") == steps(studies_home / "data") != names
+    assert settings_of("held_out_clusters", **asked).data == str(tmp_path / "link")
 
 
 def evaluated(name, datasets, style="instructions", tuned=False):
@@ -268,8 +290,64 @@ def test_a_step_that_leaves_nothing_is_not_done(tmp_path, settings_of, capsys):
 
 def test_a_plan_for_a_launcher_has_what_is_left(tmp_path, settings_of):
     settings = settings_of("held_out_clusters", STUDY_DIR=str(tmp_path / "studies"))
+    with pytest.raises(FlanError, match="cannot write"):
+        study.run(settings, AGAIN, units=str(tmp_path))
+    assert not (tmp_path / "studies").exists()  # results were put aside before
     steps = kinds.study("held_out_clusters").plan(settings).steps
     study.run(settings, AGAIN, units=str(tmp_path / "units.json"))
     units = json.loads((tmp_path / "units.json").read_text())["units"]
     assert [unit["name"] for unit in units] == [step.name for step in steps]
     assert [unit["job"] for unit in units] == ["program", "program", "train", "eval", "eval", "eval"]
+
+
+def _models(tmp_path, settings_of):
+    """The folder of a model that a study converted, and its settings."""
+    settings = settings_of("held_out_clusters", STUDY_DIR=str(tmp_path))
+    step = kinds.study("held_out_clusters").plan(settings).steps[0]
+    written(step)
+    return Path(step.output), settings
+
+
+def test_a_model_whose_manifest_is_gone_is_named_with_what_makes_it(tmp_path, settings_of):
+    """It was said to be made by `convert` or `train`, and the study has that very step."""
+    place, settings = _models(tmp_path, settings_of)
+    (place / "manifest.json").unlink()
+    kinds.study("held_out_clusters").plan(settings)  # nothing is there yet
+    (place / "checkpoints" / "0").mkdir(parents=True)
+    with pytest.raises(FlanError, match="tiny has checkpoints and no manifest.json: put its own back, or remove"):
+        kinds.study("held_out_clusters").plan(settings)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "null", "{}", "[" * 100_000])
+def test_a_damaged_vocabulary_is_seen_in_the_plan(tmp_path, settings_of, text):
+    place, settings = _models(tmp_path, settings_of)
+    (place / "vocabulary").mkdir()
+    (place / "vocabulary" / "vocabulary.json").write_text(text)
+    if text == "null":
+        return
+    with pytest.raises(
+        FlanError, match="tiny is damaged .*vocabulary.json cannot be read .*: remove .*tiny to have it"
+    ):
+        kinds.study("held_out_clusters").plan(settings)
+
+
+def test_a_model_that_cannot_be_is_named(tmp_path, settings_of):
+    """The line began with DecoderConfig, and said no file."""
+    place, settings = _models(tmp_path, settings_of)
+    path = place / "manifest.json"
+    found = json.loads(path.read_text())
+    del found["digest"]
+    found["model"]["head_chunk"] = -1
+    path.write_text(json.dumps(found))
+    with pytest.raises(FlanError, match="tiny is damaged .DecoderConfig.head_chunk is -1.*: remove .*tiny to have it"):
+        kinds.study("held_out_clusters").plan(settings)
+
+
+def test_data_without_a_mixture_are_seen_in_the_plan(tmp_path, settings_of, studies_home):
+    """After a minute of other steps, and its remedy prepared samples."""
+    shutil.copytree(studies_home / "data" / "cb", tmp_path / "data" / "cb")
+    settings = settings_of(
+        "number_of_clusters", STUDY_DIR=str(tmp_path), DATA=str(tmp_path / "data"), CLUSTERS=("nli",)
+    )
+    with pytest.raises(FlanError, match="data has nothing of mixture flan_first_1_clusters.*: add some of its"):
+        kinds.study("number_of_clusters").plan(settings)

@@ -172,12 +172,15 @@ def test_data_that_changed_are_seen_when_they_are_prepared_anew(planned, setting
     trained.check(commands)  # nothing is known of the data now
     argv = [one.replace(f"--data={commands.settings.data}", f"--data={data}") for one in prepare.argv]
     execute(type("Unit", (), {"argv": argv}), 0)
+    assert study._left(commands, print) == [prepare]  # by hand, and not of this study's DATA
+    records.keep(commands.settings.folder, prepare, 1.0)
     step = next(one for one in commands.steps if one.job == EVAL and "untuned" in one.name)
     assert "is of other test records of cb than" in outcomes.problem(commands, step)
     shutil.rmtree(prepare.output)
     path = next((data / "sst2").glob("train*"))
     path.write_text(path.read_text().replace(" the ", " teh "))
     execute(type("Unit", (), {"argv": argv}), 0)
+    records.keep(commands.settings.folder, prepare, 1.0)
     with pytest.raises(FlanError, match="composition.sst2"):
         trained.check(commands)
 
