@@ -1,7 +1,10 @@
 """Digests in a step's folder: written with the step, and compared with what is read.
 
 The file is checkpoints/<step>/digests/metadata, and holds
-{"params": {path: [dtype, shape, checksum]}, "opt_state", ..., "step", "sha256"}.
+{"params": {path: [dtype, shape, checksum]}, "opt_state", ..., "step", "saved_by", "sha256"}.
+
+Which training saved the step stands there and in the step's own metadata, and both have to say the same: arrays of one
+step in the folder of another are no step.
 """
 
 from __future__ import annotations
@@ -19,12 +22,15 @@ from flan_jax import distributed
 from flan_jax.checkpoint.digests import Digest, Sums, difference, of_tree
 from flan_jax.errors import FlanError
 from flan_jax.files import AnyPath, user_path, write_atomic
+from flan_jax.values import shown
 
 ITEM = "digests"  # the name of the item in Orbax, beside "params" and "opt_state"
-NOTE = {ITEM: True}  # in a step's own metadata: it was saved with digests, so they must be there
-RUN = "run"  # beside it: a digest of what decides the training that saved the step
+# There and beside the digests: which training saved the step, `training.comparing.identity`. An earlier version had a
+# digest of less as "run" in the metadata alone, and that tells nothing now.
+SAVED_BY = "saved_by"
 _FILE = "metadata"  # in the item's folder; Orbax calls the file of a JSON item so
 _OWN = "sha256"  # the key for the digest of the other entries
+_METADATA = "_CHECKPOINT_METADATA"  # Orbax's file of a step's own metadata
 _STEP = "step"  # the key for the step, since a folder may be renamed or copied over another; old files lack it
 
 
@@ -33,18 +39,28 @@ def step_folder(model_dir: str | AnyPath, step: int) -> AnyPath:
     return user_path(model_dir) / "checkpoints" / str(step)
 
 
-def to_dict(step: int, digests: Mapping[str, Mapping[str, Digest]]) -> dict[str, Any]:
+def note(saved_by: str | None) -> dict[str, Any]:
+    """What a step's own metadata say.
+
+    Args:
+      saved_by: which training saves the step; None for what no training saves.
+    """
+    return {ITEM: True} | ({} if saved_by is None else {SAVED_BY: saved_by})
+
+
+def to_dict(step: int, digests: Mapping[str, Mapping[str, Digest]], saved_by: str | None = None) -> dict[str, Any]:
     """The content of the file, for Orbax or `write`.
 
     Args:
       step: the step.
       digests: digests by item ("params", "opt_state") and path.
+      saved_by: which training saves the step; None for what no training saves.
     """
     values: dict[str, Any] = {
         item: {path: [d.dtype, list(d.shape), d.checksum] for path, d in sorted(by_path.items())}
         for item, by_path in digests.items()
     }
-    values[_STEP] = int(step)
+    values |= {_STEP: int(step)} | ({} if saved_by is None else {SAVED_BY: saved_by})
     return values | {_OWN: _sha256(values)}
 
 
@@ -52,64 +68,82 @@ def _sha256(values: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-def write(model_dir: str | Path, step: int, digests: Mapping[str, Mapping[str, Digest]]) -> None:
+def write(model_dir: str | AnyPath, step: int, digests: Mapping[str, Mapping[str, Digest]]) -> None:
     """Writes the file for a step that is not in use yet. With a `Saver`, Orbax writes it."""
     folder = step_folder(model_dir, step) / ITEM
     write_atomic(folder / _FILE, json.dumps(to_dict(step, digests)))
 
 
-def read(model_dir: str | Path, step: int) -> dict[str, dict[str, Digest]] | None:
+def read(model_dir: str | AnyPath, step: int) -> dict[str, dict[str, Digest]] | None:
     """Reads the digests of a step, by item ("params", "opt_state") and path.
 
     Returns:
       None for a step of a version that saved none.
 
     Raises:
-      FlanError: they are missing or damaged, or belong to another step.
+      FlanError: they are missing or damaged, or belong to another step or to a step of another training.
     """
+    return _read(model_dir, step)[0]
+
+
+def saved_by(model_dir: str | AnyPath, step: int) -> str | None:
+    """Which training saved a step, `training.comparing.identity`; None if no training did, or an earlier version.
+
+    Raises:
+      FlanError: see `read`.
+    """
+    return _read(model_dir, step)[1]
+
+
+def _read(model_dir: str | AnyPath, step: int) -> tuple[dict[str, dict[str, Digest]] | None, str | None]:
     path = step_folder(model_dir, step) / ITEM / _FILE
     remedy = "the arrays cannot be checked, and may be damaged too; copy the checkpoint anew"
+    said, wrong = _noted(path.parents[1])
     try:
         values = json.loads(path.read_bytes())
         own = values.pop(_OWN)
         if own != _sha256(values):
             raise ValueError("it does not fit its own sha256")
-        saved_as = values.pop(_STEP, step)
+        saved_as, told = values.pop(_STEP, step), values.pop(SAVED_BY, None)
+        if not isinstance(told, str | None):
+            raise ValueError(f"{SAVED_BY} is {shown(told)}")
         found = {
             item: {name: Digest(dtype, tuple(shape), checksum) for name, (dtype, shape, checksum) in by_path.items()}
             for item, by_path in values.items()
         }
     except FileNotFoundError as error:
-        if _says_digests(path.parents[1]) or path.parent.exists():
+        if said.get(ITEM) or said.get(SAVED_BY) or path.parent.exists():
             raise FlanError(f"{path} is missing: {remedy}.") from error
-        return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return None, None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise FlanError(f"{path} is damaged ({str(error)[:100].rstrip('.')}): {remedy}.") from error
     if saved_as != step:
         raise FlanError(
             f"{path.parents[1]} holds what was saved as step {saved_as}: it was renamed, or copied over another step; "
             "copy the checkpoint anew."
         )
-    return found
+    if told != said.get(SAVED_BY):
+        names, beside = (_named(one) for one in (said.get(SAVED_BY), told))
+        raise FlanError(
+            f"{path.parents[1] / _METADATA} {wrong or names}, and {ITEM}/{_FILE} beside it {beside}; copy the "
+            "checkpoint anew."
+        )
+    return found, told
 
 
-def _says_digests(folder: AnyPath) -> bool:
-    """Whether a step's own metadata says that it was saved with digests."""
-    return bool(_note(folder).get(ITEM))
+def _named(told: Any) -> str:
+    return "names no training" if told is None else f"is of training {shown(told)}"
 
 
-def run_of(model_dir: str | AnyPath, step: int) -> str | None:
-    """What a step says of the training that saved it; None if it says nothing, as those of earlier versions."""
-    found = _note(step_folder(model_dir, step)).get(RUN)
-    return found if isinstance(found, str) else None
-
-
-def _note(folder: AnyPath) -> Mapping[str, Any]:
+def _noted(folder: AnyPath) -> tuple[Mapping[str, Any], str]:
+    """What a step's own metadata say, and what is wrong with them; an old step may have none."""
     try:
-        found = json.loads((folder / "_CHECKPOINT_METADATA").read_bytes())["custom_metadata"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return {}  # an old step; or a damaged one, and then the digests are there
-    return found if isinstance(found, Mapping) else {}
+        found = json.loads((folder / _METADATA).read_bytes())["custom_metadata"]
+    except FileNotFoundError:
+        return {}, "is missing"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        return {}, f"is damaged ({str(error)[:100].rstrip('.')})"
+    return (found, "") if isinstance(found, Mapping) else ({}, f"is damaged (custom_metadata is {shown(found)})")
 
 
 def verify(model_dir: str | Path, step: int, trees: Mapping[str, Any]) -> None:

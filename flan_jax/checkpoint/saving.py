@@ -66,16 +66,16 @@ class Saver:
     possible. What a failed save has written is removed.
     """
 
-    def __init__(self, model_dir: str | AnyPath, keep: Keeping | int = 2, run: str | None = None) -> None:
+    def __init__(self, model_dir: str | AnyPath, keep: Keeping | int = 2, saved_by: str | None = None) -> None:
         """Opens the folder.
 
         Args:
           model_dir: a checkpoint folder.
           keep: which checkpoints stay, or how many of the last ones.
-          run: a digest of what decides the training, which each step keeps; None if there is none.
+          saved_by: which training this is, `training.comparing.identity`, which each step keeps; None if it is none.
         """
         self._folder = user_path(model_dir)
-        self._note = saved_digests.NOTE | ({} if run is None else {saved_digests.RUN: run})
+        self._saved_by = saved_by
         self._step: int | None = None
         self._quietly = contextlib.ExitStack()
         self._quietly.enter_context(quietly())
@@ -110,9 +110,10 @@ class Saver:
             name: ocp.args.StandardSave(tree, save_args=stored.chunked(tree)) for name, tree in trees.items()
         }
         saved = {name: {path: x.digest for path, x in by_path.items()} for name, by_path in found.items()}
-        items[saved_digests.ITEM] = ocp.args.JsonSave(saved_digests.to_dict(step, saved))
+        items[saved_digests.ITEM] = ocp.args.JsonSave(saved_digests.to_dict(step, saved, self._saved_by))
         with self._failing():
-            is_taken = self._manager.save(step, args=ocp.args.Composite(**items), custom_metadata=self._note)
+            note = saved_digests.note(self._saved_by)
+            is_taken = self._manager.save(step, args=ocp.args.Composite(**items), custom_metadata=note)
         if not is_taken:
             there = choosing.steps(self._folder)
             raise FlanError(

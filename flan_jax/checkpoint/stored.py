@@ -88,7 +88,7 @@ def fault(model_dir: str | AnyPath, step: int, items: Sequence[str] = ITEMS, tog
                 names = _names(folder, None if saved is None else saved.get(item, {}))
                 own["sums"][item] = {name: _summed(folder, name, number, count) for name in names}
     except Exception as error:  # TensorStore and json can raise anything
-        own["fault"] = _said(error, model_dir)
+        own["fault"] = without_remedy(error, model_dir)
     everyone = [json.loads(text) for text in distributed.gathered(json.dumps(own))] if together else [own]
     if said := next((one["fault"] for one in everyone if one["fault"]), None):
         return said
@@ -111,7 +111,7 @@ def unreadable(model_dir: str | AnyPath, step: int, items: Sequence[str] = ITEMS
             if _is_there(folder, saved):
                 _names(folder, None if saved is None else saved.get(item, {}))
     except Exception as error:
-        return _said(error, model_dir)
+        return without_remedy(error, model_dir)
     return None
 
 
@@ -216,7 +216,8 @@ def _total(checksums: Iterable[str]) -> str:
     return "".join(f"{sum(half) % 2**32:08x}" for half in zip(*halves, strict=True))
 
 
-def _said(error: Exception, model_dir: str | AnyPath) -> str:
+def without_remedy(error: Exception, model_dir: str | AnyPath) -> str:
+    """What is wrong, for a message that has a remedy of its own; see `reason`."""
     return reason(error, model_dir).removesuffix("; copy the checkpoint anew")
 
 

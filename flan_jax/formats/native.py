@@ -117,7 +117,7 @@ def write(source: Source, manifest: Manifest, folder: AnyPath) -> None:
     )
     with saving.quietly(), contextlib.closing(opened) as manager:
         items = ocp.args.Composite(params=ocp.args.PyTreeSave(tree))
-        manager.save(0, args=items, custom_metadata=saved_digests.NOTE)
+        manager.save(0, args=items, custom_metadata=saved_digests.note(None))
         manager.wait_until_finished()
     saved_digests.write(folder, 0, {"params": {"/".join(name): value.digest for name, value in streamed.items()}})
     source.tokenizer.save(folder / "vocabulary")

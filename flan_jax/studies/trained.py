@@ -62,11 +62,7 @@ def check(commands: Commands) -> None:
                 f"{folder} has the manifest.json of another model: {continuing.listed(differences)}; put its own back, "
                 f"or {_REMEDY}."
             )
-        if (saved_by := saved_digests.run_of(folder, steps[-1])) not in (None, comparing.identity(run)):
-            raise FlanError(
-                f"step {steps[-1]} of {folder} was saved by another training ({saved_by}) than its {FILE} tells of: "
-                f"put its own back, or {_REMEDY}."
-            )
+        _check_step(folder, steps[-1], run)
         found.append((tuning, run))
     _check_together(commands, found)
 
@@ -129,6 +125,20 @@ def _run(folder: AnyPath) -> Run | None:
     except (KeyError, TypeError, ValueError) as error:  # a FlanError does not name the file
         raise FlanError(f"{folder / FILE} is broken ({str(error).rstrip('.')}); {remedy}.") from error
     return run
+
+
+def _check_step(folder: AnyPath, step: int, run: Run) -> None:
+    """Refuses a step that another training than that of its folder has saved, or that was put together from two."""
+    try:
+        saved_by = saved_digests.saved_by(folder, step)
+    except FlanError as error:
+        what = stored.without_remedy(error, folder)
+        raise FlanError(f"step {step} of {folder} is damaged: {what}; put its own back, or {_REMEDY}.") from error
+    if comparing.is_of_another(saved_by, run):
+        raise FlanError(
+            f"step {step} of {folder} was saved by another training ({saved_by}) than its {FILE} tells of: put its own "
+            f"back, or {_REMEDY}."
+        )
 
 
 def _manifest(folder: AnyPath) -> Manifest:

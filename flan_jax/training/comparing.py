@@ -12,12 +12,26 @@ from flan_jax.models.config import COMPUTATION
 from flan_jax.parts import kinds
 from flan_jax.protocol import EOS
 from flan_jax.training.described import flat
-from flan_jax.training.loss import CROSS_ENTROPY
-from flan_jax.training.run import Run
+from flan_jax.training.run import Program, Run
 from flan_jax.values import shown
 
 _DIGITS = 16  # of an identity
-_COMPOSITION = "composition."  # before the name of a part in comparisons
+_RULE = 2  # the number of the rule of `identity`; whoever changes the rule takes the next one
+
+# Names in comparisons: of a run's start, of the order of parts, and before the names of parts and of recipes' entries.
+_START, _ORDER, _COMPOSITION, _RECIPE = "start", "order of datasets", "composition.", "recipe."
+_BY_WEIGHTS = "tuning"  # in `Run.start`, where it tells the weights; earlier versions had the manifest alone
+
+# What a program has where its record does not say it, by dotted name.
+_USUAL = flat(
+    {
+        "program": {
+            field.name: dataclasses.asdict(field.default) if dataclasses.is_dataclass(field.default) else field.default
+            for field in dataclasses.fields(Program)
+            if field.default is not dataclasses.MISSING
+        }
+    }
+)
 
 # What may differ between two starts, by name or by the first part of one. Another way to compute the same numbers (up
 # to rounding) may differ, such as the mesh; another dtype may not.
@@ -66,23 +80,40 @@ def changed(old: Run, new: Run) -> list[tuple[str, Any, Any]]:
 def identity(run: Run) -> str:
     """A digest that tells a training from others, which its saved steps keep: the same for all starts of a run.
 
-    It is of what every version records and no start may change, so a later version gives an old run the same one.
+    It is of all that `differences` compares, after the number of the rule by which it is made.
     """
-    program, usual = run.program, dataclasses.asdict(CROSS_ENTROPY)
-    objective = {name: value for name, value in dataclasses.asdict(program.objective).items() if value != usual[name]}
+    # Later versions read an old record with the usual values of what it lacks, and give it the same digest.
     told = {
-        "mixture": run.mixture,
-        "data": {part_of(one): [one["digest"], one["rate"], one.get("loss_weight", 1.0)] for one in run.datasets},
-        "vocabulary": run.vocabulary.get("fingerprint"),
-        "start": run.start.get("weights"),
-        "seed": run.seed,
-        "rows": [program.rows, program.inputs, program.targets, program.microbatches],
-        "optimizer": [program.optimizer, program.clip_norm, program.frozen, program.ema_decay],
-        "added": [program.lora, program.prompt_length],
-        "objective": objective,
-        "dtype": program.computation.get("dtype"),
+        name: _plain(value)
+        for name, value in _told(run, _BY_WEIGHTS in run.start).items()
+        if _decides(name) and value is not None and value != _USUAL.get(name)
     }
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:_DIGITS]
+    return f"{_RULE}:{hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:_DIGITS]}"
+
+
+def is_of_another(saved_by: str | None, run: Run) -> bool:
+    """Whether a step was saved by another training than this.
+
+    Args:
+      saved_by: the step's digest of its training, `saved_digests.saved_by`. None, or one by another rule than that of
+        `identity`, tells nothing.
+      run: the training.
+    """
+    return saved_by is not None and saved_by.startswith(f"{_RULE}:") and saved_by != identity(run)
+
+
+def _plain(value: Any) -> Any:
+    """The same for all values that Python takes for equal, such as 8 and 8.0."""
+    if isinstance(value, Mapping):
+        return {name: _plain(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return int(value) if isinstance(value, bool) or (isinstance(value, float) and value.is_integer()) else value
+
+
+def _decides(name: str) -> bool:
+    """Whether runs that differ in a field are different runs."""
+    return not _may_change(name) and not name.startswith(_RECIPE)
 
 
 def _may_change(name: str) -> bool:
@@ -102,17 +133,17 @@ def _compared(old: Run, new: Run) -> dict[str, tuple[Any, Any]]:
 
     Two recipes that give the same parts are the same.
     """
-    before, after = _fields(old), _fields(new)
+    by_weights = _BY_WEIGHTS in old.start and _BY_WEIGHTS in new.start
+    before, after = _told(old, by_weights), _told(new, by_weights)
     names = dict.fromkeys([*before, *after])
     found = {name: (before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)}
-    if not _same_start(old.start, new.start):
-        found["start"] = _named_start(old.start), _named_start(new.start)
-    orders = [[part_of(one) for one in run.datasets] for run in (old, new)]
-    if orders[0] != orders[1] and set(orders[0]) == set(orders[1]):
-        found["order of datasets"] = tuple(orders)
+    if _START in found:
+        found[_START] = _named_start(old.start), _named_start(new.start)
+    if _ORDER in found and set(before[_ORDER]) != set(after[_ORDER]):
+        del found[_ORDER]  # the parts themselves differ
     if not any(name == "mixture" or name.startswith(_COMPOSITION) for name in found):
-        found = {name: pair for name, pair in found.items() if not name.startswith("recipe.")}
-    elif any(name.startswith("recipe.") for name in found):  # a recipe explains why parts are drawn differently
+        found = {name: pair for name, pair in found.items() if not name.startswith(_RECIPE)}
+    elif any(name.startswith(_RECIPE) for name in found):  # a recipe explains why parts are drawn differently
         data = [{part_of(one): (one["examples"], one["digest"]) for one in run.datasets} for run in (old, new)]
         same = {f"{_COMPOSITION}{part}" for part, one in data[0].items() if data[1].get(part) == one}
         found = {name: pair for name, pair in found.items() if name not in same}
@@ -134,30 +165,35 @@ def drawn(entry: Mapping[str, Any]) -> str:
     return said + (f", loss weight {weight}" if weight != 1 else "") + (f", joint {joint}" if joint != EOS else "")
 
 
-def _fields(run: Run) -> dict[str, Any]:
+def _told(run: Run, by_weights: bool) -> dict[str, Any]:
+    """All by which runs are compared, by dotted name. What is absent and what is None count as the same.
+
+    Args:
+      run: the run.
+      by_weights: whether starts are told by their weights; otherwise by their manifest, as in an earlier version.
+    """
     values = run.to_dict()
     for name in ("datasets", "absent", "start", "changes", "format", "hooks", *([] if run.recipe else ["recipe"])):
         del values[name]
     by_part = {f"{_COMPOSITION}{part_of(one)}": f"{drawn(one)}, data {one['digest'][:12]}" for one in run.datasets}
-    return flat(values) | by_part | {"hooks": [*map(str, run.hooks)]}
+    told = flat(values) | by_part | {"hooks": [*map(str, run.hooks)], _START: _start(run.start, by_weights)}
+    return told | {_ORDER: [part_of(one) for one in run.datasets]}
 
 
-def _same_start(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
-    """Whether both start from the same parameters, wherever these are stored.
+def _start(start: Mapping[str, Any], by_weights: bool) -> dict[str, Any]:
+    """What decides the parameters that a run starts from, wherever these are stored.
 
-    Random parameters differ if their seeds differ.
+    Random parameters differ if their seeds differ, which is another field.
     """
-    if "random" in old and "random" in new:
-        return True
+    if "random" in start:
+        return {"random": True}
     names = ["optimizer_state", "map"]
-    if "tuning" in old and "tuning" in new:
+    if by_weights:
         # Not the manifest: it has dates, and is another one where the same model is converted again.
-        names += ["weights", "tuning"] + (["step"] if old.get("optimizer_state") else [])
-    elif old.get("manifest") is None:
-        return False
-    else:  # a run of an earlier version
+        names += ["weights", "tuning"] + (["step"] if start.get("optimizer_state") else [])
+    else:
         names += ["manifest", "step"]
-    return all(old.get(name) == new.get(name) for name in names)
+    return {name: start[name] for name in names if start.get(name) is not None}
 
 
 def _named_start(start: Mapping[str, Any]) -> str | None:

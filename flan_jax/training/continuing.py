@@ -7,11 +7,13 @@ import datetime
 from collections.abc import Sequence
 from typing import Any
 
+from flan_jax import distributed
+from flan_jax.checkpoint import saved_digests
 from flan_jax.checkpoint.manifest import Manifest
 from flan_jax.errors import FlanError
 from flan_jax.files import AnyPath
 from flan_jax.models.config import COMPUTATION
-from flan_jax.training.comparing import changed, differences, drawn, part_of
+from flan_jax.training.comparing import changed, differences, drawn, identity, is_of_another, part_of
 from flan_jax.training.run import FILE, Run
 from flan_jax.values import shown
 
@@ -70,6 +72,28 @@ def _refuse(folder: AnyPath, found: Sequence[tuple[str, Any, Any]], step: int | 
         else f"give its values to go on, or another MODEL_DIR, with INITIAL_CHECKPOINT_PATH='{folder}' to start from it"
     )
     raise FlanError(f"{folder} holds another run: {listed(found)}; {remedy}.")
+
+
+def refuse_step_of_another(folder: AnyPath, run: Run, step: int | None) -> None:
+    """Refuses to go on from a step that another training has saved. In a pod all processes must call it.
+
+    Args:
+      folder: MODEL_DIR.
+      run: the run that goes on, from `continued`.
+      step: the step of the checkpoint to continue from; None if there is none.
+
+    Raises:
+      FlanError: another training has saved it, or it was put together from steps of two.
+    """
+    if step is None:
+        return
+    saved_by = distributed.decided(lambda: saved_digests.saved_by(folder, step))
+    if is_of_another(saved_by, run):
+        raise FlanError(
+            f"step {step} of {folder} was saved by another training ({saved_by}) than the run that goes on there "
+            f"({identity(run)}): put its own back, or give another MODEL_DIR, with INITIAL_CHECKPOINT_PATH='{folder}' "
+            "to start from it."
+        )
 
 
 def listed(found: Sequence[tuple[str, Any, Any]]) -> str:

@@ -19,7 +19,7 @@ from flan_jax.data.stream import ROWS_PER_BATCH, prefetch
 from flan_jax.files import AnyPath, user_path
 from flan_jax.models import nested
 from flan_jax.training import notices, optimizers, records, starting
-from flan_jax.training.continuing import continued
+from flan_jax.training.continuing import continued, refuse_step_of_another
 from flan_jax.training.figures import Figures, Machine, Rows
 from flan_jax.training.hooks import loading
 from flan_jax.training.hooks.calls import Hooks
@@ -243,6 +243,7 @@ def _trained(
         continued(folder, run, given.saved, distributed.decided(lambda: choosing.latest_step(folder)))
     start = choosing.choose_step(folder, on_damage)
     run, changes = continued(folder, run, given.saved, start)
+    refuse_step_of_another(folder, run, start)
     if start is not None and start >= run.train_steps:
         if on_damage != choosing.PREVIOUS:  # with PREVIOUS it was read above
             choosing.refuse_damaged(folder, start)

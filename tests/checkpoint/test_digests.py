@@ -266,6 +266,99 @@ def test_a_step_says_of_which_it_is(trained, tmp_path, change, step, saved_as, r
         reader(copy)
 
 
+@pytest.fixture(scope="module")
+def of_two(tmp_path_factory):
+    """Step 1 of two trainings."""
+    folder = tmp_path_factory.mktemp("of_two")
+    for number in (1, 2):
+        with saving.Saver(folder / str(number), saved_by=f"training {number}") as saver:
+            saver.save(1, NETWORK.init(jax.random.key(number)))
+        Manifest.create(SMALL, ByteTokenizer(), UNTUNED).save(folder / str(number))
+        ByteTokenizer().save(folder / str(number) / "vocabulary")
+    return folder
+
+
+def test_a_step_says_which_training_saved_it(of_two, trained, converted):
+    found = [saved_digests.saved_by(of_two / name, 1) for name in ("1", "2")]
+    assert found == ["training 1", "training 2"] and set(saved_digests.read(of_two / "1", 1)) == {"params"}
+    assert saved_digests.saved_by(trained, 5) is None and saved_digests.saved_by(converted, 0) is None
+    assert saved_digests.saved_by(of_two / "1", 7) is None
+
+
+OF_ONE = r"checkpoints/1/_CHECKPOINT_METADATA {}, and digests/metadata beside it {}; copy the checkpoint anew"
+
+
+@pytest.mark.parametrize(
+    ("items", "metadata", "digests_say"),
+    [
+        (("params", "digests"), "is of training 'training 1'", "is of training 'training 2'"),
+        (("_CHECKPOINT_METADATA",), "is of training 'training 2'", "is of training 'training 1'"),
+    ],
+)
+@pytest.mark.parametrize("reader", READERS.values(), ids=READERS)
+def test_a_step_of_two_trainings_is_refused(of_two, tmp_path, items, metadata, digests_say, reader):
+    copy = _copy(of_two / "1", tmp_path)
+    for item in items:
+        place = copy / "checkpoints" / "1" / item
+        if place.is_dir():
+            shutil.rmtree(place)
+        take = shutil.copytree if (of_two / "2" / "checkpoints" / "1" / item).is_dir() else shutil.copy
+        take(of_two / "2" / "checkpoints" / "1" / item, place)
+    with pytest.raises(FlanError, match=OF_ONE.format(metadata, digests_say)) as caught:
+        reader(copy)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, "is missing"),
+        ("", r"is damaged \(.*\)"),
+        ("[]", r"is damaged \(.*\)"),
+        ("[" * 100_000, r"is damaged \(.*\)"),
+        ('{"custom_metadata": null}', r"is damaged \(custom_metadata is None\)"),
+        ('{"custom_metadata": {"digests": true}}', "names no training"),
+        ('{"custom_metadata": {"digests": true, "saved_by": 5}}', "is of training 5"),
+        ('{"custom_metadata": {"digests": true, "saved_by": "a\\nb"}}', r"is of training 'a\\nb'"),
+        ('{"custom_metadata": {"digests": true, "run": "training 1"}}', "names no training"),
+    ],
+)
+def test_a_step_without_its_own_metadata_is_refused(of_two, tmp_path, text, said):
+    """It counted as one of an earlier version."""
+    copy = _copy(of_two / "1", tmp_path)
+    about = copy / "checkpoints" / "1" / "_CHECKPOINT_METADATA"
+    about.unlink()
+    if text is not None:
+        about.write_text(text)
+    with pytest.raises(FlanError, match=OF_ONE.format(said, "is of training 'training 1'")) as caught:
+        saved_digests.saved_by(copy, 1)
+    assert "\n" not in str(caught.value)
+
+
+def test_digests_of_before_beside_metadata_of_now_are_refused(of_two, tmp_path):
+    copy = _copy(of_two / "1", tmp_path)
+    saved_digests.write(copy, 1, saved_digests.read(copy, 1))
+    with pytest.raises(FlanError, match=OF_ONE.format("is of training 'training 1'", "names no training")):
+        saved_digests.read(copy, 1)
+    about = copy / "checkpoints" / "1" / "_CHECKPOINT_METADATA"
+    about.write_text('{"custom_metadata": {"digests": true, "run": "5a98d8101aaa392c"}}')  # the step is of before
+    assert saved_digests.saved_by(copy, 1) is None
+    shutil.rmtree(about.parent / "digests")
+    with pytest.raises(FlanError, match="digests/metadata is missing"):
+        saved_digests.saved_by(copy, 1)
+    about.write_text("{}")
+    assert saved_digests.saved_by(copy, 1) is None
+
+
+@pytest.mark.parametrize("value", [5, [], True])
+def test_digests_of_a_training_that_is_none_are_damaged(of_two, tmp_path, value):
+    copy = _copy(of_two / "1", tmp_path)
+    values = saved_digests.to_dict(1, saved_digests.read(copy, 1), value)
+    (copy / "checkpoints" / "1" / "digests" / "metadata").write_text(json.dumps(values))
+    with pytest.raises(FlanError, match="digests/metadata is damaged .saved_by is "):
+        saved_digests.read(copy, 1)
+
+
 def test_a_copy_loads_and_old_steps_take_their_digests_along(trained, tmp_path):
     copy = _copy(trained, tmp_path)
     assert _same(_load(copy), _load(trained)) and choosing.steps(trained) == [2, 5]

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from flan_jax import study
+from flan_jax.checkpoint import saved_digests
 from flan_jax.data import examples as example_files
 from flan_jax.errors import FlanError
 from flan_jax.studies import outcomes, records, trained
@@ -292,6 +293,84 @@ def test_the_weights_of_another_seed_are_refused(planned):
     shutil.copytree(second / "checkpoints", first / "checkpoints")
     with pytest.raises(FlanError, match="step 2 of .* was saved by another training .*: put its own back"):
         trained.check(commands)
+
+
+@pytest.mark.parametrize("items", [("params", "digests", "opt_state"), ("digests",)])
+def test_arrays_of_another_seed_are_refused(planned, items):
+    """With the step's own metadata in its place, they were evaluated again as this seed's."""
+    first, second = folders(commands := planned())
+    for item in items:
+        shutil.rmtree(first / "checkpoints" / "2" / item)
+        shutil.copytree(second / "checkpoints" / "2" / item, first / "checkpoints" / "2" / item)
+    with pytest.raises(
+        FlanError, match="step 2 of .*seed_0.* is damaged: .*_METADATA is of training '2:.* put its own"
+    ):
+        trained.check(commands)
+
+
+def test_steps_of_trainings_that_differ_in_one_macro_are_told_apart(planned, run_study, tmp_path):
+    """Two studies in one folder, of two JOINTS: each reported the other's weights."""
+    eos = planned()
+    joined = {"TRAIN": dict(eos.settings.train) | {"JOINTS": "newline"}}
+    run_study("held_out_clusters", STUDY_DIR=str(tmp_path / "studies"), **(ASKED | joined))
+    newline = planned(**joined)
+    for commands in (eos, newline):
+        trained.check(commands)
+    first, second = (folders(commands)[0] / "checkpoints" for commands in (eos, newline))
+    first.rename(tmp_path / "kept")
+    second.rename(first)
+    (tmp_path / "kept").rename(second)
+    for commands in (eos, newline):
+        with pytest.raises(FlanError, match="step 2 of .* was saved by another training .*: put its own back"):
+            trained.check(commands)
+
+
+METADATA = {
+    "missing": (None, "is missing"),
+    "junk": ("{", "is damaged (Expecting"),
+    "deep": ("[" * 100_000, "is damaged (maximum recursion"),
+    "list": ("[]", "is damaged (list indices"),
+    "no entries": ('{"custom_metadata": {}}', "names no training"),
+    "another list": ('{"custom_metadata": []}', "is damaged (custom_metadata is [])"),
+    "null": ('{"custom_metadata": {"digests": true, "saved_by": null}}', "names no training"),
+    "number": ('{"custom_metadata": {"digests": true, "saved_by": 5}}', "is of training 5"),
+    "before": ('{"custom_metadata": {"digests": true, "run": "5a98d8101aaa392c"}}', "names no training"),
+}
+
+
+def test_steps_without_their_own_metadata_are_refused(planned):
+    """Steps of two seeds were taken for those of an earlier version, and each for the other."""
+    first, _ = folders(commands := planned())
+    (about,) = first.glob("checkpoints/2/_CHECKPOINT_METADATA")
+    whole = about.read_text()
+    for text, said in METADATA.values():
+        about.unlink(missing_ok=True)
+        if text is not None:
+            about.write_text(text)
+        with pytest.raises(FlanError) as caught:
+            trained.check(commands)
+        line = str(caught.value)
+        assert line.startswith(f"step 2 of {first} is damaged: {about} {said}") and "\n" not in line
+        assert line.endswith(
+            "; put its own back, or remove that folder to have its model tuned anew, or give another STUDY_DIR."
+        )
+    about.write_text(whole)
+    trained.check(commands)
+
+
+def test_steps_of_before_are_taken(planned):
+    """They had a digest of less in their metadata alone, or none."""
+    commands = planned()
+    saved = [saved_digests.read(folder, 2) for folder in folders(commands)]
+    for note in ({"digests": True, "run": "5a98d8101aaa392c"}, {"digests": True}):
+        for folder, found in zip(folders(commands), saved, strict=True):
+            saved_digests.write(folder, 2, found)
+            rewrite(
+                folder / "checkpoints" / "2" / "_CHECKPOINT_METADATA",
+                lambda values, note=note: values.update(custom_metadata=note),
+            )
+        trained.check(commands)
+        assert study._left(commands, print) == []
 
 
 def test_digests_that_cannot_be_read_are_refused(planned):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from flan_jax import configuration
+from flan_jax.checkpoint import saved_digests
 from flan_jax.checkpoint.manifest import UNTUNED, Manifest
 from flan_jax.configuration import model_config
 from flan_jax.data import stream
@@ -199,8 +200,10 @@ def test_a_step_of_another_training_is_refused(tmp_path):
     commands = planned(tmp_path)
     first, second = write(commands)
     for folder in (first, second):
-        told = {"custom_metadata": {"digests": False, "run": comparing.identity(Run.load(folder))}}
-        (folder / "checkpoints" / "2" / "_CHECKPOINT_METADATA").write_text(json.dumps(told))
+        saved_by, step = comparing.identity(Run.load(folder)), folder / "checkpoints" / "2"
+        (step / "_CHECKPOINT_METADATA").write_text(json.dumps({"custom_metadata": saved_digests.note(saved_by)}))
+        (step / "digests").mkdir()
+        (step / "digests" / "metadata").write_text(json.dumps(saved_digests.to_dict(2, {}, saved_by)))
     rewrite(first / "run.json", computed("float32", "segments"))  # which a later start may change
     trained.check(commands)
     shutil.rmtree(first / "checkpoints")

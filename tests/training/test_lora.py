@@ -152,7 +152,7 @@ def tuned(prepared, base, tmp_path_factory):
 
 def test_a_checkpoint_holds_adapters_alone(tuned, base):
     saved = json.loads((tuned / "checkpoints" / "2" / "digests" / "metadata").read_text())
-    assert set(saved) == {"adapters", "opt_state", "ema", "step", "sha256"}
+    assert set(saved) == {"adapters", "opt_state", "ema", "step", "saved_by", "sha256"}
     assert {name.split("/")[-1] for name in saved["adapters"]} == set(lora.NAMES)
     assert len(saved["adapters"]) == 5 * 3  # query, key, value, out and wo
     about = json.loads((tuned / "adapters.json").read_text())

@@ -106,12 +106,53 @@ def test_each_step_keeps_which_training_it_is_of(copied, prepared):
     """Also where a later start has other ways to compute, and more steps."""
     folder, start = copied
     own = comparing.identity(run.Run.load(folder))
-    assert saved_digests.run_of(folder, 1) == own
+    assert saved_digests.saved_by(folder, 1) == own
     more = {"initial_checkpoint_path": str(start), "computation": {"attention": "segments"}}
     _train(folder, prepared, train_steps=2, **more)
-    assert saved_digests.run_of(folder, 2) == own == comparing.identity(run.Run.load(folder))
-    assert saved_digests.run_of(start, 1) == comparing.identity(run.Run.load(start)) != own
-    assert saved_digests.run_of(folder, 7) is None
+    assert saved_digests.saved_by(folder, 2) == own == comparing.identity(run.Run.load(folder))
+    assert saved_digests.saved_by(start, 1) == comparing.identity(run.Run.load(start)) != own
+    assert saved_digests.saved_by(folder, 7) is None
+
+
+def test_a_step_of_another_training_is_not_gone_on_from(copied, prepared, tmp_path):
+    """Two seeds whose steps had changed places went on without a word."""
+    folder, start = copied
+    values = {"initial_checkpoint_path": str(start)}
+    _train(tmp_path / "other", prepared, random_seed=1, **values)
+    shutil.rmtree(folder / "checkpoints")
+    shutil.copytree(tmp_path / "other" / "checkpoints", folder / "checkpoints")
+    for on_damage in ("stop", "previous"):
+        message = _refused(folder, prepared, on_damage=on_damage, **values)
+        assert message.startswith(f"step 1 of {folder} was saved by another training (2:")
+        assert message.endswith(
+            f"put its own back, or give another MODEL_DIR, with INITIAL_CHECKPOINT_PATH='{folder}' to start from it."
+        )
+    (folder / "run.json").unlink()
+    assert "was saved by another training" in _refused(folder, prepared, **values)
+
+
+@pytest.mark.parametrize("items", [("digests",), ("params", "digests", "opt_state")])
+def test_items_of_another_training_are_not_gone_on_from(copied, prepared, tmp_path, items):
+    folder, start = copied
+    values = {"initial_checkpoint_path": str(start)}
+    _train(tmp_path / "other", prepared, random_seed=1, **values)
+    for item in items:
+        shutil.rmtree(folder / "checkpoints" / "1" / item)
+        shutil.copytree(tmp_path / "other" / "checkpoints" / "1" / item, folder / "checkpoints" / "1" / item)
+    message = _refused(folder, prepared, **values)
+    assert f"step 1 of {folder} is damaged: {folder}/checkpoints/1/_CHECKPOINT_METADATA is of training '2:" in message
+    assert message.endswith("copy the checkpoint anew; there is no step before it that is whole.")
+
+
+def test_a_step_with_the_digest_of_before_goes_on(copied, prepared):
+    """It told less, and says nothing now."""
+    folder, start = copied
+    saved, (about,) = saved_digests.read(folder, 1), folder.glob("checkpoints/1/_CHECKPOINT_METADATA")
+    saved_digests.write(folder, 1, saved)
+    _edit(about, lambda values: values.update(custom_metadata={"digests": True, "run": "5a98d8101aaa392c"}))
+    assert saved_digests.saved_by(folder, 1) is None
+    assert _train(folder, prepared, train_steps=2, initial_checkpoint_path=str(start)).step == 2
+    assert saved_digests.saved_by(folder, 2) == comparing.identity(run.Run.load(folder))
 
 
 def test_the_record_is_complete(begun, prepared):

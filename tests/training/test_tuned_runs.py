@@ -50,7 +50,7 @@ def _digests(folder, step):
 def test_a_run_that_goes_on_is_bit_identical(finished, cut, prepared):
     train(cut, prepared, 3, **TUNED)
     found, expected = _digests(cut, 3), _digests(finished, 3)
-    assert found == expected and set(found) == {"params", "opt_state", "ema", "step", "sha256"}
+    assert found == expected and set(found) == {"params", "opt_state", "ema", "step", "saved_by", "sha256"}
     assert "decoder/token_embedder/embedding" in found["params"]
     assert not any("token_embedder" in name for item in ("opt_state", "ema") for name in found[item])
 
