@@ -311,7 +311,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--tasks", **options.TASKS)
     parser.add_argument("--json", action="store_true", help="print one JSON object, last line")
     quiet_loggers()
-    with one_line_errors():
+    with one_line_errors(only_shows=True):
         console = Console(width=None if sys.stdout.isatty() else 200, markup=False, emoji=False)
         arguments = parser.parse_args(argv)
         if not own_data.used_of(arguments.prepared):
