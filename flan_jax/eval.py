@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -37,6 +38,7 @@ with lazy_imports():  # so that a wrong command line is reported at once
     from flan_jax.evaluation import evaluator, jobs
     from flan_jax.models import automatic
     from flan_jax.scoring import items, scorer
+    from flan_jax.training import notices
 
 
 def _name(checkpoint_path: str | Sequence[str] | Mapping[str, str]) -> str:
@@ -138,10 +140,9 @@ def evaluate(
     def work(runs: Sequence[jobs.Run]) -> None:
         for run in runs:
             try:
-                with _progress(run.name) as show:
-                    results = jobs.evaluate(
-                        run, prepared_dir, mesh, allow_seen=allow_seen, generate=generate, progress=show
-                    )
+                with _progress(run.name) as show, notices.finishing("the evaluation ends after this unit") as ending:
+                    how: dict[str, Any] = {"allow_seen": allow_seen, "generate": generate}
+                    results = jobs.evaluate(run, prepared_dir, mesh, ending=ending, progress=show, **how)
             except evaluator.NoResultError as error:
                 failed.append(error)
                 continue
@@ -272,7 +273,14 @@ def main(argv: Sequence[str] | None = None) -> None:
                 )
             configuration.parse(files or [gin_files.EVALUATION], bindings)
             extra = {"allow_seen": True} if arguments.allow_seen else {}
-            results = gin.get_configurable("evaluate")(**extra)
+            # In the main thread Python would drop Ctrl-C where it comes while JAX collects garbage.
+            with notices.listening((signal.SIGINT,), "stopped; the same command goes on after what is done"):
+                try:
+                    results = gin.get_configurable("evaluate")(**extra)
+                except evaluator.BrokenOffError as error:
+                    line = str(error).partition("\n")[0].rstrip(".")
+                    print(f"flan_jax: {line}; the same command goes on after what is done.", file=sys.stderr)
+                    sys.exit(notices.BROKEN_OFF)
             if arguments.json and distributed.is_primary():
                 print(to_json(results))
 
