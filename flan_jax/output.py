@@ -37,6 +37,11 @@ class _Outlasting(io.FileIO):
         return memoryview(data).nbytes
 
 
+def width(usual: int) -> int | None:
+    """How wide tables are: None, for as wide as the terminal, or as COLUMNS says; `usual` where there is neither."""
+    return None if sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit() else usual
+
+
 def outlast(name: str) -> None:
     """From now on no lack of a reader ends the program. Standard error says so once, when that of the output is gone.
 

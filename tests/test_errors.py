@@ -4,13 +4,16 @@ import errno
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import safetensors.numpy
 import tokenizers
 
+from flan_jax import output
 from flan_jax.errors import FlanError, cannot, one_line_errors, system_error_number
+from flan_jax.files import home, make_folder
 
 ENV = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
 
@@ -214,6 +217,25 @@ def test_a_path_that_gin_hides_is_named(tmp_path, capsys, name):
         opened(str(tmp_path / name))
     said = capsys.readouterr().err
     assert stopped.value.code == 2 and said.count("\n") == 1 and str(tmp_path / name)[:80] in said
+
+
+@pytest.mark.parametrize(
+    ("columns", "terminal", "wide"), [("", False, 200), ("40", False, None), ("no", False, 200), ("", True, None)]
+)
+def test_tables_are_as_wide_as_columns_says(columns, terminal, wide, monkeypatch):
+    monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+    assert output.width(200) == wide
+
+
+@pytest.mark.parametrize("name", ["imported", "a/b/c"])
+def test_a_home_that_cannot_be_written_is_named(name, monkeypatch):
+    monkeypatch.setenv("FLAN_JAX_HOME", "/proc/nohome")
+    with pytest.raises(FlanError, match=r"no such file or directory; .*, or set FLAN_JAX_HOME to another folder\.$"):
+        make_folder(home() / name)
+    with pytest.raises(FlanError) as caught:
+        make_folder(Path("/proc/elsewhere"))
+    assert "FLAN_JAX_HOME" not in str(caught.value)
 
 
 _ASCII = {"PYTHONIOENCODING": "ascii"}

@@ -516,6 +516,7 @@ def test_a_browser_opens_the_report_of_a_real_run(finished, open_page, tmp_path)
         (["--gin.DATASET=('rte',)"], "unknown macro 'DATASET': did you mean 'DATASETS'"),
         (["--gin.evaluate.stepp=3"], "stepp"),
         (["--gin_file=runs/evall.gin"], "no gin file 'runs/evall.gin'"),
+        (["--gin.PREPARED_DIR='nowhere'"], "no folder nowhere: PREPARED_DIR is what python -m flan_jax.prepare wrote"),
         (["--gin.CHECKPOINT_PATH='no/such'"], "no checkpoint at no/such"),
         (["--gin.evaluate.step=4"], "no step 4"),
         (["--gin.PREPARED_DIR='no/such'"], "no test examples of 'rte' in no/such"),
