@@ -90,7 +90,8 @@ def composed(
     if not wanted:
         raise FlanError(
             f"mixture {mixture.name!r}: {prepared_dir} holds none of its datasets for this vocabulary; "
-            f"run python -m flan_jax.prepare {_arguments(mixture)} --to={prepared_dir}."
+            f"run python -m flan_jax.prepare {_arguments(mixture)} --vocabulary=CHECKPOINT/vocabulary "
+            f"--to={prepared_dir}."
         )
     chosen = [part for part in mixture.parts if part.dataset in wanted]
     if len(stores) > 1:
@@ -110,7 +111,11 @@ def composed(
 
 
 def _arguments(mixture: parts.Mixture) -> str:
-    """The arguments of `prepare` for a mixture."""
+    """The arguments of `prepare` that say what: a mixture, or a dataset of one's own."""
+    own = [record for record in mixture.datasets if own_data.is_origin(record.source)]
+    if own and len(own) == len(mixture.datasets):  # no mixture has the name, and each is prepared from its file
+        kind, _, file = own[0].source.partition(":")
+        return f"--{kind}={file} --name={own[0].name}"
     names = ",".join(record.name for record in mixture.datasets)
     what = f"--datasets={names}" if "parts" in mixture.recipe else f"--mixture={mixture.name}"
     in_styles = len(mixture.styles) > 1 or "parts" in mixture.recipe
