@@ -90,7 +90,9 @@ def _listed() -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command that the first argument names, and passes it the other arguments."""
     given = list(sys.argv[1:] if argv is None else argv)
-    with one_line_errors():
+    if given[:1] == ["help"]:  # as git has it: flan-jax help, flan-jax help train
+        given = [*given[1:2], "--help"]
+    with one_line_errors(only_shows=True):
         if not given or given[0].startswith("-"):
             parser = options.Parser(
                 prog="flan-jax",

@@ -22,7 +22,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from flan_jax import content, options, own_data
+from flan_jax import content, options, output, own_data
 from flan_jax.data.samples import SAMPLES
 from flan_jax.errors import FlanError, one_line_errors
 from flan_jax.files import ready, user_path, write_atomic
@@ -121,7 +121,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         results["seconds"] = round(time.monotonic() - began, 1)
         if to is not None:
             write_atomic(to, to_json(results, ascii_only=False, indent=1) + "\n")
-        Console(width=None if sys.stdout.isatty() else 200, markup=False, emoji=False).print(table(results))
+        Console(width=output.width(200), markup=False, emoji=False).print(table(results))
         for line in _notes(results):
             print(line)
         if arguments.json:

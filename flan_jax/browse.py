@@ -26,7 +26,7 @@ from typing import Any
 
 from rich.console import Console
 
-from flan_jax import catalog, macros, options, own_data, styles
+from flan_jax import catalog, macros, options, output, own_data, styles
 from flan_jax.errors import FlanError, one_line_errors
 from flan_jax.files import ready, user_path, write_atomic
 from flan_jax.json_lines import to_json
@@ -311,14 +311,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--tasks", **options.TASKS)
     parser.add_argument("--json", action="store_true", help="print one JSON object, last line")
     quiet_loggers()
-    with one_line_errors():
-        console = Console(width=None if sys.stdout.isatty() else 200, markup=False, emoji=False)
+    with one_line_errors(only_shows=True):
+        console = Console(width=output.width(200), markup=False, emoji=False)
         arguments = parser.parse_args(argv)
         if not own_data.used_of(arguments.prepared):
             own_data.leave()
         if arguments.markdown and arguments.macros != "":
             raise FlanError("--markdown writes the page of all macros: give --macros with it, without a name.")
         _refuse_without_effect(parser, arguments)
+        if arguments.prepared and not user_path(arguments.prepared, "--prepared").is_dir():
+            raise FlanError(f"no folder {arguments.prepared}: --prepared is what python -m flan_jax.prepare wrote.")
         if arguments.markdown:
             ready(user_path(arguments.markdown, "--markdown"))
         if arguments.html:

@@ -224,10 +224,11 @@ def _check(others: Collection[str]) -> None:
     names = sorted(declared_macros() - set(others))
     missing = [name for name in names if repr(macro(name)) == f"%{_REQUIRED}"]
     if missing:
+        several = len(missing) > 1
         raise FlanError(
-            f"macro {', '.join(missing)} has no value: add "
-            + " ".join(f"--gin.{name}=..." for name in missing)
-            + " (strings in quotes: --gin.MODEL_DIR=\"'runs/first'\")."
+            f"{'macros' if several else 'macro'} {', '.join(missing)} {'have' if several else 'has'} no value: add "
+            + " ".join(f"--gin.{name}=\"'...'\"" for name in missing)
+            + f", or a --gin_file=FILE that sets {'them' if several else 'it'}."
         )
     used = set(re.findall(r"%([A-Za-z_]\w*)", gin.config_str(max_line_length=10_000)))
     for name in names:

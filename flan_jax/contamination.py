@@ -20,7 +20,7 @@ from rich import progress as rich_progress
 from rich.console import Console
 from rich.table import Table
 
-from flan_jax import options, own_data
+from flan_jax import options, output, own_data
 from flan_jax.errors import one_line_errors
 from flan_jax.files import ready, user_path, write_atomic
 from flan_jax.json_lines import to_json
@@ -123,7 +123,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         write_atomic(to, to_json(results, ascii_only=False, indent=1) + "\n")
         seconds = time.monotonic() - began
         summary = _summary(results) | {"seconds": round(seconds, 1), "output": str(arguments.to)}
-        console = Console(width=None if sys.stdout.isatty() else 200, markup=False, emoji=False)
+        console = Console(width=output.width(200), markup=False, emoji=False)
         console.print(_table(summary))
         corpus = summary["corpus"]
         forms = ", ".join(f"{count} as {form}" for form, count in corpus["forms"].items())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import difflib
 import errno
@@ -9,9 +10,12 @@ import io
 import os
 import re
 import sys
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+from flan_jax import output
 
 _LONGEST_NAME = 100  # letters of an unknown name that a message shows
 PREEMPTED = 75
@@ -231,11 +235,15 @@ def _shown(path: object) -> str:
 
 
 @contextlib.contextmanager
-def one_line_errors() -> Iterator[None]:
+def one_line_errors(only_shows: bool = False) -> Iterator[None]:
     """Prints errors that a user can fix as one line on standard error, and ends the program. For the binaries.
 
     Exit status: 2 for a FlanError, or a file or folder that cannot be read or written; 130 if the user interrupted the
-    program; 141 if the reader of our output has closed it, as `head` does.
+    program.
+
+    Args:
+      only_shows: whether the output is all that the program makes. It then ends, with status 141, when the reader of
+        the output has closed it, as `head` does. Any other program goes on with its work.
     """
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # it was closed before the start, as by `>&-`
@@ -243,6 +251,10 @@ def one_line_errors() -> Iterator[None]:
     for stream in (sys.stdout, sys.stderr):  # what another encoding than UTF-8 has no sign for ends no command
         if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
             stream.reconfigure(errors="backslashreplace")
+    for name in ("stderr",) if only_shows else ("stdout", "stderr"):
+        output.outlast(name)
+    if sys.unraisablehook is sys.__unraisablehook__:
+        sys.unraisablehook = _not_swallowed
     try:
         yield
         if sys.stdout is not None and not sys.stdout.closed:
@@ -250,9 +262,9 @@ def one_line_errors() -> Iterator[None]:
     except (FlanError, StorageError) as error:
         # gin appends a line about the call to each exception that passes through it.
         _end(str(error).strip().partition("\n")[0], 2)
-    except BrokenPipeError:
-        _end("", 141)
     except OSError as error:
+        if only_shows and isinstance(error, BrokenPipeError):
+            _end("", 141)
         path = error.filename2 or error.filename or _path_in(str(error))
         where = "the output, or a file that the system does not name" if path is None else path
         _end(str(cannot("read or write", where, error)), 2)
@@ -270,6 +282,16 @@ def one_line_errors() -> Iterator[None]:
         _end(f"cannot read or write object storage: {storage_reason(error)}.", 2)
     except KeyboardInterrupt:
         _end("stopped before it was done; the same command goes on where that is possible.", 130)
+
+
+def _not_swallowed(lost: sys.UnraisableHookArgs) -> None:
+    """Sends Ctrl-C again where Python drops it: in a call by the garbage collector, JAX's among them, or `__del__`."""
+    if isinstance(lost.exc_value, KeyboardInterrupt):
+        again = threading.Timer(0.02, _thread.interrupt_main)  # not within this call, where it would be dropped too
+        again.daemon = True
+        again.start()
+        return
+    sys.__unraisablehook__(lost)
 
 
 def _path_in(text: str) -> str | None:

@@ -1,7 +1,7 @@
 r"""Scores clusters that a model has never seen, by the likelihoods of the answer options.
 
 python -m flan_jax.eval --gin_file=runs/eval.gin --gin.CHECKPOINT_PATH="'runs/without_nli'" \
-  --gin.EVAL_OUTPUT_DIR="'runs/without_nli/nli'"
+  --gin.EVAL_OUTPUT_DIR="'runs/without_nli/nli'" --gin.PREPARED_DIR="'prepared'"
 python -m flan_jax.eval --items=FILE.jsonl --checkpoint=FOLDER --output=SCORES.jsonl
 
 On a pod, run the same command on every host; see `flan_jax.distributed`.
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -20,7 +21,7 @@ import gin
 from rich import progress as rich_progress
 from rich.console import Console
 
-from flan_jax import configuration, distributed, gin_files, macro_checks, options, protocol
+from flan_jax import configuration, distributed, gin_files, macro_checks, options, output, protocol
 from flan_jax.errors import FlanError, one_line_errors
 from flan_jax.files import user_path
 from flan_jax.json_lines import to_json
@@ -37,6 +38,8 @@ with lazy_imports():  # so that a wrong command line is reported at once
     from flan_jax.evaluation import evaluator, jobs
     from flan_jax.models import automatic
     from flan_jax.scoring import items, scorer
+    from flan_jax.training import notices
+    from flan_jax.training.hooks import progress
 
 
 def _name(checkpoint_path: str | Sequence[str] | Mapping[str, str]) -> str:
@@ -122,6 +125,8 @@ def evaluate(
         ways=tuple(ways or ()),
         computation=automatic.asked(computation),
     )
+    if not user_path(prepared_dir).is_dir():
+        raise FlanError(f"no folder {prepared_dir}: PREPARED_DIR is what python -m flan_jax.prepare wrote.")
     mesh = partitioning.make_mesh(**(mesh_shape or {}))
     baseline = [reporting.load_run(baseline_name, baseline_dir)] if baseline_dir else []
     finished: list[reporting.Run] = []
@@ -138,10 +143,9 @@ def evaluate(
     def work(runs: Sequence[jobs.Run]) -> None:
         for run in runs:
             try:
-                with _progress(run.name) as show:
-                    results = jobs.evaluate(
-                        run, prepared_dir, mesh, allow_seen=allow_seen, generate=generate, progress=show
-                    )
+                with _progress(run.name) as show, notices.finishing("the evaluation ends after this unit") as ending:
+                    how: dict[str, Any] = {"allow_seen": allow_seen, "generate": generate}
+                    results = jobs.evaluate(run, prepared_dir, mesh, ending=ending, progress=show, **how)
             except evaluator.NoResultError as error:
                 failed.append(error)
                 continue
@@ -156,7 +160,7 @@ def evaluate(
                 for name, names in groups.items()
                 if len(names) > 1 and reporting.have_spread([run for run in finished if run.name in names])
             }
-            console = Console(width=200, markup=False, emoji=False, highlight=False)
+            console = Console(width=output.width(200), markup=False, emoji=False, highlight=False)
             paths = reporting.write([*baseline, *finished], output_dir, contamination, together, console.print)
             for failure in failed:
                 print(failure)
@@ -185,7 +189,7 @@ def _progress(name: str) -> Iterator[Callable[[str, int, int], None]]:
         rich_progress.TextColumn("{task.description}", markup=False),
         rich_progress.BarColumn(),
         rich_progress.MofNCompleteColumn(),
-        rich_progress.TimeRemainingColumn(),
+        progress.TimeLeft(),
     )
     primary = distributed.is_primary()
     with rich_progress.Progress(*columns, disable=not primary) as bar:
@@ -272,7 +276,14 @@ def main(argv: Sequence[str] | None = None) -> None:
                 )
             configuration.parse(files or [gin_files.EVALUATION], bindings)
             extra = {"allow_seen": True} if arguments.allow_seen else {}
-            results = gin.get_configurable("evaluate")(**extra)
+            # In the main thread Python would drop Ctrl-C where it comes while JAX collects garbage.
+            with notices.listening((signal.SIGINT,), "stopped; the same command goes on after what is done"):
+                try:
+                    results = gin.get_configurable("evaluate")(**extra)
+                except evaluator.BrokenOffError as error:
+                    line = str(error).partition("\n")[0].rstrip(".")
+                    print(f"flan_jax: {line}; the same command goes on after what is done.", file=sys.stderr)
+                    sys.exit(notices.BROKEN_OFF)
             if arguments.json and distributed.is_primary():
                 print(to_json(results))
 

@@ -6,7 +6,7 @@ import contextlib
 import difflib
 import re
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +57,22 @@ def find_gin_file(name: str, beside: Path | None = None, said: str = "") -> Path
     with contextlib.suppress(OSError):  # the name may be one that no file system allows
         own = [path for folder in dict.fromkeys(folders) for path in (folder / given).parent.glob("*.gin")]
         known = [*known, *sorted({str(given.parent / path.name) for path in own} - set(known))]
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known[:20]
     place = "beside it, here" if beside else "here"
-    raise FlanError(f"{said}no gin file {name!r} {place} or among the shipped ones; there are: {', '.join(near)}.")
+    raise FlanError(f"{said}no gin file {name!r} {place} or among the shipped ones; {_instead_of(given, known)}")
+
+
+def _instead_of(given: Path, known: Sequence[str]) -> str:
+    """The files whose own names are like that of a missing one; or else all in its folder, or all that there are."""
+    by_stem: dict[str, list[str]] = {}
+    for one in dict.fromkeys(known):
+        by_stem.setdefault(Path(one).stem, []).append(one)
+    near = [one for stem in difflib.get_close_matches(given.stem, by_stem, n=3) for one in by_stem[stem]]
+    if near:
+        near.sort(key=lambda one: Path(one).parent != given.parent)
+        return f"did you mean {' or '.join(repr(one) for one in near[:3])}?"
+    known = list(dict.fromkeys(known))
+    beside = [one for one in known if Path(one).parent == given.parent]
+    return f"there are: {', '.join(beside or known)}."
 
 
 def text_of(path: Path, name: str) -> str:

@@ -164,9 +164,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         defaults = DEFAULTS | (run_file(files, bindings) if files else {})
         arguments = argparse.Namespace(**given | {k: v for k, v in defaults.items() if given.get(k) is None})
         if arguments.model is None:
-            raise FlanError(f"precompile: give a --model ({', '.join(configuration.model_names())}) or a --gin_file.")
+            raise FlanError(f"give a --model ({', '.join(configuration.model_names())}) or a --gin_file.")
         if arguments.topology is None:
-            raise FlanError("precompile: give a --topology, such as v5e:2x4, or a run file with TOPOLOGY.")
+            raise FlanError("give a --topology, such as v5e:2x4, or a run file with TOPOLOGY.")
         where = topology.load(arguments.topology, arguments.slices)
         plan = plan_of(arguments, where)
         if arguments.sweep:

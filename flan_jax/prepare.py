@@ -24,7 +24,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from flan_jax import catalog, options, parts, protocol, styles, ways
+from flan_jax import catalog, options, output, parts, protocol, styles, ways
 from flan_jax.data import left_out, vocabularies
 from flan_jax.data.mixture_stream import open_mixture
 from flan_jax.data.own import command as own_command
@@ -36,7 +36,7 @@ from flan_jax.json_lines import to_json
 from flan_jax.lazy import lazy_imports
 from flan_jax.parts import OF
 from flan_jax.quiet import quiet_loggers
-from flan_jax.values import TOKENS
+from flan_jax.values import OUR_DATA, TOKENS
 from flan_jax.wording import counted
 
 with lazy_imports():  # if workers prepare, this process needs no TensorFlow
@@ -90,7 +90,7 @@ def chosen_styles(
 
 
 def _show(result: Mapping[str, Any], data: str) -> None:
-    console = Console(width=180, markup=False, emoji=False)  # file names are shown as they are
+    console = Console(width=output.width(180), markup=False, emoji=False)  # file names are shown as they are
     table = Table(box=None, header_style="bold")
     heads = (
         "dataset",
@@ -204,6 +204,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         if own_command.given(arguments):
             _prepare_own(arguments, parser)
             return
+        # Before TensorFlow starts, which takes many seconds.
+        if arguments.data not in OUR_DATA and not user_path(arguments.data, "--data").is_dir():
+            raise FlanError(f"no folder {arguments.data}: --data is samples, tfds, or a folder of data.")
         chosen = chosen_datasets(arguments.datasets, arguments.mixture)
         if arguments.check:
             _check(chosen, arguments)
@@ -289,7 +292,7 @@ def _check(chosen: Sequence[catalog.Dataset], arguments: argparse.Namespace) -> 
     for state in source_check.check_all(chosen, arguments.data):
         states.append(state)
         print(f"[{len(states)}/{len(chosen)}] {state.dataset}: {state.state}", flush=True)
-    Console(width=200, markup=False, emoji=False).print(source_check.table(states))
+    Console(width=output.width(200), markup=False, emoji=False).print(source_check.table(states))
     counts = collections.Counter(state.state for state in states)
     print(", ".join(f"{count} {name}" for name, count in counts.items()))
     if arguments.data != SAMPLES:

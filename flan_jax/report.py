@@ -10,13 +10,12 @@ EVAL_OUTPUT_DIR, or what lm-evaluation-harness wrote with --output_path and --lo
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
 
-from flan_jax import options
+from flan_jax import options, output
 from flan_jax.errors import FlanError, one_line_errors
 from flan_jax.files import user_path
 from flan_jax.json_lines import from_json, to_json
@@ -86,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 f"--output={arguments.output} is the folder of an evaluation, which has a report of its own: give "
                 "another."
             )
-        console = Console(width=None if sys.stdout.isatty() else 200, markup=False, emoji=False, highlight=False)
+        console = Console(width=output.width(200), markup=False, emoji=False, highlight=False)
         paths = reporting.write(runs, arguments.output, arguments.contamination, groups, console.print)
         console.print(f"report: {paths['html']}", soft_wrap=True, highlight=False)
         if arguments.json:

@@ -1,6 +1,7 @@
-"""Tunes a model.
+r"""Tunes a model.
 
-python -m flan_jax.train --gin_file=runs/flan_without_nli.gin --gin.MODEL_DIR="'runs/first'"
+python -m flan_jax.train --gin_file=runs/flan_without_nli.gin --gin.MODEL_DIR="'runs/first'" \
+  --gin.PREPARED_DIR="'prepared'" --gin.INITIAL_CHECKPOINT_PATH="'models/gemma3-270m'"
 
 --gin.EVAL_PERIOD=1000 also evaluates during training, on dev examples only; DATASETS, MAX_DEV_EXAMPLES, STYLE,
 GENERATE and MAX_NEW_TOKENS say how.

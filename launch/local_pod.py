@@ -25,7 +25,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import IO
 
-from flan_jax import options
+from flan_jax import options, output
 from flan_jax.errors import PREEMPTED
 from flan_jax.launch import work
 from flan_jax.values import Number, Whole
@@ -146,8 +146,8 @@ def _pass_on(number: int, stream: IO[str], out: IO[str]) -> None:
         for line in stream:
             out.write(f"[process {number}] {line}" if number else line)
             out.flush()
-    except BrokenPipeError:
-        stream.close()  # whoever reads our output has gone: the process is to find the same
+    except BrokenPipeError:  # not of our own output, which outlasts its reader
+        stream.close()
 
 
 def _wait(pod: Sequence[subprocess.Popen[str]], grace: float, deadline: float | None = None) -> int:
@@ -217,6 +217,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     for ending in ENDING:
         if signal.getsignal(ending) != signal.SIG_IGN:  # which nohup has set
             signal.signal(ending, _terminated)
+    for name in ("stdout", "stderr"):
+        output.outlast(name)
     try:
         pod = (arguments.command, arguments.processes, arguments.devices, arguments.grace, arguments.restarts)
         sys.exit(run(*pod))

@@ -19,7 +19,7 @@ def test_every_command_is_listed():
     assert {f"flan_jax.{name}" for name in NAMES} == modules, "flan_jax/__main__.py has the table"
 
 
-@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"], ["help"]])
 def test_help_has_a_line_for_each(arguments, capsys):
     with pytest.raises(SystemExit) as ended:
         command.main(arguments)

@@ -1,3 +1,6 @@
+import importlib
+import shlex
+
 import gin
 import pytest
 
@@ -31,13 +34,63 @@ def test_misspelt_macro_names_the_near_one(run_file):
 
 
 def test_required_macro_without_value(run_file):
-    with pytest.raises(FlanError, match=r"macro MODEL_DIR has no value: add --gin.MODEL_DIR="):
+    with pytest.raises(FlanError, match=r"macro MODEL_DIR has no value: add --gin.MODEL_DIR=") as caught:
         configuration.parse([run_file], [])
+    assert str(caught.value).endswith("""--gin.MODEL_DIR="'...'", or a --gin_file=FILE that sets it.""")
+
+
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        ("runs/tune.gin", "macros MODEL_DIR, PREPARED_DIR have no value: add "),
+        ("runs/eval.gin", "macros CHECKPOINT_PATH, EVAL_OUTPUT_DIR, PREPARED_DIR have no value: add "),
+    ],
+)
+def test_several_macros_without_a_value(file, said):
+    from flan_jax import eval as _  # noqa: F401 - what the file configures
+    from flan_jax.training import configurables  # noqa: F401
+
+    with pytest.raises(FlanError, match=said) as caught:
+        configuration.parse([file], [])
+    message = str(caught.value)
+    assert ("MODEL_DIR" in message) == (file == "runs/tune.gin") and message.count("'...'") == message.count("--gin.")
+    assert message.endswith(", or a --gin_file=FILE that sets them.")
+
+
+@pytest.mark.parametrize("binary", ["train", "eval"])
+def test_the_examples_of_a_help_give_all_that_has_to_be_given(binary):
+    from flan_jax.training import configurables  # noqa: F401 - what a run file configures
+
+    text = importlib.import_module(f"flan_jax.{binary}").__doc__.replace("\\\n", " ")
+    examples = [shlex.split(line)[3:] for line in text.splitlines() if line.startswith(f"python -m flan_jax.{binary} ")]
+    examples = [one for one in examples if any(argument.startswith("--gin_file") for argument in one)]
+    assert examples
+    for arguments in examples:
+        gin.clear_config()
+        files, bindings, rest = configuration.split_arguments(arguments)
+        configuration.parse(files, bindings)
+        assert not rest
 
 
 def test_missing_file_names_the_shipped_ones():
-    with pytest.raises(FlanError, match="runs/flan_without_nli.gin"):
+    with pytest.raises(FlanError, match="did you mean 'runs/flan_without_nli.gin'"):
         configuration.parse(["runs/flan_without_nil.gin"], [])
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("runs/nope.gin", "there are: runs/eval.gin, runs/flan_without_nli.gin, runs/held_out.gin, runs/tune.gin."),
+        ("eval.gin", "did you mean 'runs/eval.gin'?"),
+        ("runs/tunes", "did you mean 'runs/tune.gin'?"),
+        ("no/such/xyzzy.gin", "models/tiny_t5.gin, runs/eval.gin, runs/flan_without_nli.gin"),
+    ],
+)
+def test_a_missing_file_has_near_ones_or_all(name, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FlanError, match="no gin file") as caught:
+        configuration.parse([name], [])
+    assert said in str(caught.value)
 
 
 @pytest.mark.parametrize("binding", ["TRAIN_STEPS = four", "MODEL_DIR = runs/first"])
@@ -80,7 +133,7 @@ def test_an_include_lies_beside_its_file(tmp_path, monkeypatch):
     for name in ("../mine/run.gin", str(tmp_path / "mine/deep/run.gin"), "~/mine/run.gin", "../mine/deep/base.gin"):
         configuration.parse([name], [])
         assert configuration.macro("TRAIN_STEPS") == 5
-    with pytest.raises(FlanError, match=r"line 1: no gin file 'bas.gin' beside it, .*there are: .*base.gin"):
+    with pytest.raises(FlanError, match=r"line 1: no gin file 'bas.gin' beside it, .*did you mean 'base.gin'"):
         (tmp_path / "mine/run.gin").write_text("include 'bas.gin'\n")
         configuration.parse(["../mine/run.gin"], [])
 

@@ -4,23 +4,29 @@ import errno
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import safetensors.numpy
 import tokenizers
 
+from flan_jax import output
 from flan_jax.errors import FlanError, cannot, one_line_errors, system_error_number
+from flan_jax.files import home, make_folder
 
 ENV = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
 
 
-def run(body: str, **options) -> subprocess.CompletedProcess:
+def run(body: str, arguments: str = "", **options) -> subprocess.CompletedProcess:
     """A small binary whose work is `body`."""
     lines = "".join(f"\n    {line}" for line in body.splitlines())
     handled = "signal.signal(signal.SIGINT, signal.default_int_handler)"  # what runs in the background ignores Ctrl-C
-    code = f"import os, signal, sys\nfrom flan_jax.errors import *\n{handled}\nwith one_line_errors():{lines}"
-    return subprocess.run([sys.executable, "-c", code], text=True, timeout=60, check=False, env=ENV, **options)
+    code = (
+        f"import os, signal, sys\nfrom flan_jax.errors import *\n{handled}\nwith one_line_errors({arguments}):{lines}"
+    )
+    options = {"text": True, "timeout": 60, "check": False, "env": ENV} | options
+    return subprocess.run([sys.executable, "-c", code], **options)
 
 
 @pytest.mark.parametrize(
@@ -58,14 +64,69 @@ def test_full_output(size):
     assert "no space left on device; make room" in done.stderr
 
 
-@pytest.mark.parametrize("body", ["print('x')", "for i in range(100_000): print(i)", "raise FlanError('x')"])
-def test_reader_that_has_gone(body):
+_BODIES = ["print('x')", "for i in range(100_000): print(i)", "raise FlanError('x')"]
+_GONE = "flan_jax: the reader of the output is gone; the work goes on, and its further output is lost.\n"
+
+
+@pytest.fixture
+def no_reader():
+    """A pipe that nobody reads any more."""
     read, write = os.pipe()
     os.close(read)
-    done = run(f"print('y')\n{body}", stdout=write, stderr=subprocess.PIPE)
+    yield write
     os.close(write)
+
+
+@pytest.mark.parametrize("body", _BODIES)
+def test_reader_that_has_gone_ends_what_only_shows(body, no_reader):
+    done = run(f"print('y')\n{body}", "only_shows=True", stdout=no_reader, stderr=subprocess.PIPE)
     expected = (2, "flan_jax: x\n") if "raise" in body else (141, "")
     assert (done.returncode, done.stderr) == expected
+
+
+@pytest.mark.parametrize("unbuffered", [False, True])
+@pytest.mark.parametrize("body", [*_BODIES, "os.system('echo z; echo z'); print('x')"])
+def test_reader_that_has_gone_ends_no_work(body, unbuffered, no_reader, tmp_path):
+    around = {"env": ENV | ({"PYTHONUNBUFFERED": "1"} if unbuffered else {})}
+    body = f"print('y', flush=True)\nopen({str(tmp_path / 'done')!r}, 'w').close()\n{body}"
+    done = run(body, stdout=no_reader, stderr=subprocess.PIPE, **around)
+    expected = (2, f"{_GONE}flan_jax: x\n") if "raise" in body else (0, _GONE)
+    assert (done.returncode, done.stderr) == expected and (tmp_path / "done").exists()
+
+
+def test_readers_of_both_are_gone(no_reader):
+    body = "sys.stderr.write('z')\nprint('y', flush=True)\nprint('x', file=sys.stderr)"
+    assert run(body, stdout=no_reader, stderr=no_reader).returncode == 0
+    assert run("raise FlanError('x')", stdout=no_reader, stderr=no_reader).returncode == 2
+
+
+def test_a_terminal_that_hangs_up_ends_no_work():
+    ours, theirs = os.openpty()
+    code = (
+        "import sys\nfrom flan_jax.errors import one_line_errors\nwith one_line_errors():\n"
+        "    print('y', flush=True)\n    sys.stdin.readline()\n    for i in range(9): print(i, flush=True)"
+    )
+    options = {"stdin": subprocess.PIPE, "stdout": theirs, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen([sys.executable, "-c", code], **options)
+    os.close(theirs)
+    assert os.read(ours, 1) == b"y"
+    os.close(ours)
+    assert process.communicate("\n", timeout=60)[1] == _GONE and process.returncode == 0
+
+
+def test_a_broken_pipe_of_something_else_is_an_error():
+    done = run("raise BrokenPipeError(32, 'Broken pipe')", capture_output=True)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "roken pipe" in done.stderr
+
+
+def test_ctrl_c_that_the_garbage_collector_drops_comes_again():
+    body = (
+        "import gc, time\n"
+        "gc.callbacks.append(lambda phase, info: (gc.callbacks.clear(), os.kill(os.getpid(), signal.SIGINT)))\n"
+        "gc.collect()\ntime.sleep(30)"
+    )
+    done = run(body, capture_output=True)
+    assert done.returncode == 130 and "stopped before it was done" in done.stderr and "ignored" not in done.stderr
 
 
 def _tensorstore(path):
@@ -156,6 +217,25 @@ def test_a_path_that_gin_hides_is_named(tmp_path, capsys, name):
         opened(str(tmp_path / name))
     said = capsys.readouterr().err
     assert stopped.value.code == 2 and said.count("\n") == 1 and str(tmp_path / name)[:80] in said
+
+
+@pytest.mark.parametrize(
+    ("columns", "terminal", "wide"), [("", False, 200), ("40", False, None), ("no", False, 200), ("", True, None)]
+)
+def test_tables_are_as_wide_as_columns_says(columns, terminal, wide, monkeypatch):
+    monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+    assert output.width(200) == wide
+
+
+@pytest.mark.parametrize("name", ["imported", "a/b/c"])
+def test_a_home_that_cannot_be_written_is_named(name, monkeypatch):
+    monkeypatch.setenv("FLAN_JAX_HOME", "/proc/nohome")
+    with pytest.raises(FlanError, match=r"no such file or directory; .*, or set FLAN_JAX_HOME to another folder\.$"):
+        make_folder(home() / name)
+    with pytest.raises(FlanError) as caught:
+        make_folder(Path("/proc/elsewhere"))
+    assert "FLAN_JAX_HOME" not in str(caught.value)
 
 
 _ASCII = {"PYTHONIOENCODING": "ascii"}

@@ -331,6 +331,50 @@ def test_an_unknown_style(scorer, prepared, tmp_path):
 # ---------------------------------------------------------------------------------------------------- interruptions
 
 
+_TOLD = """
+import os, signal, sys, time
+from flan_jax import eval as binary
+from flan_jax.evaluation import evaluator, jobs
+
+evaluate, signals = jobs.evaluate, int(sys.argv.pop(1))
+evaluator._TREES_AT_ONCE = 1
+
+def told(*arguments, progress, **more):
+    def show(unit, done, total):
+        progress(unit, done, total)
+        for _ in range(signals if done == 2 else 0):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1.2)
+    return evaluate(*arguments, progress=show, **more)
+
+jobs.evaluate = told
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
+binary.main()
+"""
+
+
+def _told(signals, *arguments):
+    command = [sys.executable, "-c", _TOLD, str(signals), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+
+
+def test_ctrl_c_ends_after_the_unit_and_the_next_start_goes_on(checkpoint, prepared, tmp_path):
+    arguments = _arguments(checkpoint, prepared, tmp_path / "out")
+    once = _told(1, *arguments)
+    said = [line for line in once.stderr.splitlines() if line.startswith("flan_jax: ")]
+    assert once.returncode == 130 and len(said) == 2, once.stderr
+    assert said[0].startswith("flan_jax: Ctrl-C: the evaluation ends after this unit; once more ends at once")
+    assert "broken off after 3 of " in said[1] and said[1].endswith("goes on after what is done.")
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.jsonl")}
+    assert len(kept) == 3 and not (tmp_path / "out" / "results.json").exists() and "Traceback" not in once.stderr
+
+    twice = _told(2, *arguments)
+    assert twice.returncode == 130 and "Ctrl-C once more: stopped at once; the same command" in twice.stderr
+    done = _told(0, *arguments)
+    assert done.returncode == 0 and (tmp_path / "out" / "results.json").exists(), done.stderr
+    assert all(path.stat().st_mtime_ns == time for path, time in kept.items())
+
+
 def test_an_interrupted_job_goes_on(finished, scorer, prepared, tmp_path, monkeypatch):
     monkeypatch.setattr(evaluator, "_TREES_AT_ONCE", 10)
     scorer.stop_after = 30
@@ -474,7 +518,7 @@ def test_a_browser_opens_the_report_of_a_real_run(finished, open_page, tmp_path)
         (["--gin_file=runs/evall.gin"], "no gin file 'runs/evall.gin'"),
         (["--gin.CHECKPOINT_PATH='no/such'"], "no checkpoint at no/such"),
         (["--gin.evaluate.step=4"], "no step 4"),
-        (["--gin.PREPARED_DIR='no/such'"], "no test examples of 'rte' in no/such"),
+        (["--gin.PREPARED_DIR='no/such'"], "no folder no/such: PREPARED_DIR is what python -m flan_jax.prepare wrote"),
         (["--gin.BASELINE_DIR='no/such'"], "no readable results.json in no/such"),
         (["--gin.evaluate.joint='tab'"], "joint is 'tab'"),
         (["--gin.MESH={'data': 3}"], "does not fit 8 devices"),

@@ -10,7 +10,7 @@ import flan_jax
 import flan_jax.tasks
 
 FLOORS = (
-    {"lazy"},
+    {"lazy", "output"},
     {"errors"},
     {"files", "quiet", "revision", "wording", "chips"},
     {"json_lines", "own_tasks"},

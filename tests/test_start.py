@@ -46,6 +46,24 @@ def start(module, *arguments):
     return json.loads(done.stdout)
 
 
+def test_data_that_is_not_there_is_said_before_tensorflow_starts():
+    found = start("flan_jax.prepare", "--data=nowhere", "--to=prepared", "--datasets=rte")
+    assert (found["code"], found["err"].count("no folder nowhere: ")) == (2, 1)
+    assert "tensorflow" not in found["heavy"] and found["seconds"] < 2 * SECONDS
+
+
+def test_the_help_of_a_command_whose_extra_is_missing(monkeypatch, capsys):
+    from flan_jax.lm_eval import __main__ as binary
+
+    monkeypatch.setitem(sys.modules, "lm_eval", None)
+    binary.main(["--help"])
+    shown = capsys.readouterr().out
+    assert "lm-evaluation-harness with" in shown and "lm_eval is not installed" in shown and "pip install" in shown
+    with pytest.raises(SystemExit):
+        binary.main(["ls", "tasks"])
+    assert capsys.readouterr().err.startswith("flan_jax: lm_eval is not installed: pip install")
+
+
 @pytest.fixture(params=BINARIES)
 def binary(request):
     # tests/lm_eval is a package of that name too, which has no evaluator.

@@ -91,7 +91,7 @@ def test_some_checks_on_one_dataset(run, kind):
         (["--checks=huggingface"], "not everything that was asked for could be checked. huggingface: the model came"),
         (["--checkpoint=nowhere"], "no checkpoint at nowhere"),
         ([f"--checkpoint={__file__}"], f"no checkpoint at {__file__}"),
-        (["--prepared=nowhere"], "nothing prepared in nowhere"),
+        (["--prepared=nowhere"], "no folder nowhere of prepared data: run python -m"),
     ],
 )
 def test_bad_input_is_one_line(run, arguments, message):

@@ -89,6 +89,8 @@ class Manifest:
             manifest = cls(**(values | {"history": tuple(values["history"])}))
             _check_entries(manifest)
         except (FileNotFoundError, NotADirectoryError) as error:
+            if (path.parent / "config.json").exists() and any(True for _ in path.parent.glob("*.safetensors")):
+                raise _of_transformers(model_dir) from error
             raise FlanError(
                 f"no checkpoint at {model_dir}: manifest.json is missing; "
                 "make one with python -m flan_jax.convert or python -m flan_jax.train."
@@ -209,10 +211,14 @@ def refuse_export(model_dir: str | AnyPath) -> None:
     """
     folder = user_path(model_dir)
     if (folder / "config.json").exists() and not (folder / "vocabulary").exists():
-        raise FlanError(
-            f"{model_dir} is in the format of transformers: take it in first, with python -m flan_jax.convert "
-            f"--from={model_dir} --to=FOLDER."
-        )
+        raise _of_transformers(model_dir)
+
+
+def _of_transformers(model_dir: str | AnyPath) -> FlanError:
+    return FlanError(
+        f"{model_dir} is in the format of transformers: take it in first, with python -m flan_jax.convert "
+        f"--from={model_dir} --to=FOLDER."
+    )
 
 
 def trained_clusters(tuning: Mapping[str, Any]) -> frozenset[str] | None:

@@ -111,7 +111,11 @@ def composed(
 
 
 def _arguments(mixture: parts.Mixture) -> str:
-    """The arguments of `prepare` for a mixture."""
+    """The arguments of `prepare` that say what: a mixture, or a dataset of one's own."""
+    own = [record for record in mixture.datasets if own_data.is_origin(record.source)]
+    if own and len(own) == len(mixture.datasets):  # no mixture has the name, and each is prepared from its file
+        kind, _, file = own[0].source.partition(":")
+        return f"--{kind}={file} --name={own[0].name}"
     names = ",".join(record.name for record in mixture.datasets)
     what = f"--datasets={names}" if "parts" in mixture.recipe else f"--mixture={mixture.name}"
     in_styles = len(mixture.styles) > 1 or "parts" in mixture.recipe

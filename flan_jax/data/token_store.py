@@ -301,6 +301,8 @@ class TokenStore:
             other = "it holds another's: give --vocabulary or the checkpoint that it was prepared for, or "
             prepare = f"run python -m flan_jax.prepare --data={data_of(prepared_dir)} "
             prepare += f"--vocabulary=CHECKPOINT/vocabulary{styled} --to={prepared_dir}"
+            if not user_path(prepared_dir).is_dir():
+                raise FlanError(f"no folder {prepared_dir} of prepared data: {prepare}, or give another folder.")
             raise FlanError(
                 f"nothing prepared in {prepared_dir} for this vocabulary ({fingerprint[:16]}) and style {style.name}; "
                 f"{other if others else ''}{prepare}."

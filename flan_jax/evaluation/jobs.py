@@ -217,6 +217,7 @@ def evaluate(
     *,
     allow_seen: bool = False,
     generate: bool = True,
+    ending: Callable[[], bool] = lambda: False,
     progress: Callable[[str, int, int], None] = lambda name, done, total: None,
 ) -> dict[str, Any]:
     """Evaluates a run, part by part, and writes predictions and results.json.
@@ -229,6 +230,7 @@ def evaluate(
       mesh: where rows and parameters are laid out.
       allow_seen: whether to score datasets that are not held out too; they are labelled as seen.
       generate: whether to evaluate the datasets without options too.
+      ending: whether this process was told to end; see `evaluator.evaluate`.
       progress: called with (unit, done, total).
 
     Returns:
@@ -237,6 +239,7 @@ def evaluate(
     Raises:
       FlanError: bad input.
       NoResultError: see `evaluator.evaluate`; if there are several parts, only if it holds for all.
+      BrokenOffError: a process of the pod was told to end; what is done stays.
     """
     found, errors = [], []
     with alone(run.output_dir):
@@ -262,6 +265,7 @@ def evaluate(
                     weights=adapters.weights(part.checkpoint, part.step, run.which),
                     generator=Generator(network, params, tokenizer.stop_ids, mesh=mesh) if generate else None,
                     allow_seen=allow_seen,
+                    ending=lambda: not distributed.everywhere(not ending()),
                     progress=progress,
                 )
             except evaluator.NoResultError as error:  # other clusters have their own checkpoints

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from flan_jax.errors import FlanError, StorageError, cannot, system_error_number
-from flan_jax.files.paths import AnyPath
+from flan_jax.files.paths import AnyPath, home
 from flan_jax.files.remote import RemotePath
 
 
@@ -41,7 +41,14 @@ def written(path: str | os.PathLike[str] | RemotePath, doing: str = "write") -> 
         elsewhere = error.filename if isinstance(error, OSError) else None
         if isinstance(elsewhere, str) and (isinstance(path, RemotePath) or not _near(Path(elsewhere), path)):
             raise cannot("read or write", elsewhere, error) from error
-        raise cannot(doing, path, error) from error
+        raise _with_home(cannot(doing, path, error), path) from error
+
+
+def _with_home(error: FlanError, path: str | os.PathLike[str] | RemotePath) -> FlanError:
+    """Names the setting that says where this program keeps its own files, if one of those is meant."""
+    if isinstance(path, RemotePath) or home() not in (Path(path), *Path(path).parents):
+        return error
+    return FlanError(f"{str(error).rstrip('.')}, or set FLAN_JAX_HOME to another folder.")
 
 
 def _near(named: Path, path: str | os.PathLike[str]) -> bool:

@@ -39,7 +39,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             from lm_eval.__main__ import cli_evaluate
             from lm_eval.api import registry
         except ModuleNotFoundError as error:
-            raise FlanError(f"{error.name} is not installed: pip install -e '.[lm_eval]'.") from error
+            missing = str(error.name).partition(".")[0]
+            if _wants_help(sys.argv[1:] if argv is None else argv):
+                print(options.as_started(__doc__ or ""))
+                print(f"{missing} is not installed, which has the other options: pip install -e '.[lm_eval]'.")
+                return
+            raise FlanError(f"{missing} is not installed: pip install -e '.[lm_eval]'.") from error
         if "flan_jax" not in registry.model_registry:  # the harness imports it when it makes a model
             registry.model_registry.register("flan_jax", target="flan_jax.lm_eval.model:FlanJaxLM")
         given = sys.argv[1:] if argv is None else argv

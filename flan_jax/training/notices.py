@@ -5,7 +5,7 @@ long instruction. So the system writes signals to a pipe, and a thread reads the
 
 Until a step of this start is done, nothing can be lost, and the first notice ends the program. After that, the first
 notice only asks, and the hook `preemption` ends the run with a checkpoint. A second notice, or the end of the grace
-period, ends the program at once.
+period, ends the program at once. An evaluation hears Ctrl-C in the same way, and ends after a unit.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 BROKEN_OFF = 128 + signal.SIGINT  # exit status after Ctrl-C, as in shells
 # Seconds; launchers pass on signals that a process already has, so a repeat within this time is the same notice.
 _SAME = 1.0
+_NO_STEP = "stopped before a step was done; the same command begins there again"
 _LAST_CALLS = 2.0  # seconds for the last calls at the end
 
 # What JAX says if another process is gone.
@@ -47,10 +48,13 @@ class Listener:
       asked: the signal that asked the run to end, or None.
     """
 
-    def __init__(self, signals: Sequence[signal.Signals]) -> None:
+    def __init__(self, signals: Sequence[signal.Signals], idle: str) -> None:
         self.asked: signal.Signals | None = None
+        self._idle = idle
         self._was_told = False  # by a signal of its own, not by another process of the pod
-        self._training = False
+        self._working = False
+        self._does = ""  # what the first notice brings about
+        self._unit_by_unit = False
         self._grace = float("inf")
         self._last_saved: Callable[[], int | None] = lambda: None
         self._last_calls: list[Callable[[], Any]] = []
@@ -111,7 +115,29 @@ class Listener:
           grace: seconds from a notice to the end of the program; after Ctrl-C there is no limit.
           last_saved: returns the last step that is completely saved, or None.
         """
-        self._grace, self._last_saved, self._training = grace, last_saved, True
+        self._grace, self._last_saved = grace, last_saved
+        self._working, self._does = True, "the run saves a checkpoint and stops"
+
+    @contextlib.contextmanager
+    def finishing(self, does: str) -> Iterator[Callable[[], bool]]:
+        """A block whose work is kept unit by unit. Without a limit of time, a notice lets it end between two of them.
+
+        Args:
+          does: what the first notice brings about: a sentence without its full stop.
+
+        Yields:
+          A function that says whether to end. Up to its first call nothing can be lost.
+        """
+
+        def ending() -> bool:
+            self._working = True
+            return self.asked is not None
+
+        self._does, self._unit_by_unit = does, True
+        try:
+            yield ending
+        finally:
+            self._working = self._unit_by_unit = False
 
     def asks(self) -> None:
         """Another process of the pod was told to end; the grace period of this one begins."""
@@ -174,8 +200,8 @@ class Listener:
     def _hear(self, one: signal.Signals) -> None:
         name = "Ctrl-C" if one == signal.SIGINT else one.name
         status = BROKEN_OFF if one == signal.SIGINT else PREEMPTED
-        if not self._training:
-            self._exit(f"{name}: stopped before a step was done; the same command begins there again.", status)
+        if not self._working:
+            self._exit(f"{name}: {self._idle}.", status)
         if self.asked is not None and not self._was_told:  # the hosts of a pod get their notices one after another
             self._was_told, self._asked_at = True, time.monotonic()
         elif self.asked is None:
@@ -184,13 +210,15 @@ class Listener:
             if one != signal.SIGINT:
                 self._deadline = self._asked_at + self._grace
                 again = f", at most {self._grace:g} s"
-            _say(f"{name}: the run saves a checkpoint and stops{again}.")
+            _say(f"{name}: {self._does}{again}.")
             if self._of_jax is not None:
                 self._of_jax(signal.SIGTERM)
         elif time.monotonic() > self._asked_at + _SAME and one != signal.SIGHUP:
             self._exit(f"{name} once more: stopped at once; {self._saved()}.", status)
 
     def _saved(self) -> str:
+        if self._unit_by_unit:
+            return "the same command goes on after what is done"
         found: list[int | None] = []
         # In a thread, so that a disk that hangs does not stop the program from ending.
         look = threading.Thread(target=lambda: found.append(self._last_saved()), daemon=True)
@@ -226,18 +254,33 @@ def _say(line: str) -> None:
 
 
 @contextlib.contextmanager
-def listening(signals: Sequence[signal.Signals] = SIGNALS) -> Iterator[Listener]:
-    """A block in which these signals are heard. Programs use it around joining a pod and training."""
+def listening(signals: Sequence[signal.Signals] = SIGNALS, idle: str = _NO_STEP) -> Iterator[Listener]:
+    """A block in which these signals are heard. Programs use it around joining a pod, and training or evaluating.
+
+    Args:
+      signals: the signals.
+      idle: what is said of a notice while there is nothing that could be lost: a sentence without its full stop.
+    """
     global _listener
     if _listener is not None:
         yield _listener
         return
-    _listener = made = Listener(signals)
+    _listener = made = Listener(signals, idle)
     try:
         yield made
     finally:
         _listener = None
         made.close()
+
+
+@contextlib.contextmanager
+def finishing(does: str) -> Iterator[Callable[[], bool]]:
+    """`Listener.finishing` of the program's listener. If no program listens, nobody tells the work to end."""
+    if _listener is None:
+        yield lambda: False
+        return
+    with _listener.finishing(does) as ending:
+        yield ending
 
 
 @contextlib.contextmanager

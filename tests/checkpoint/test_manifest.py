@@ -160,3 +160,17 @@ def test_a_manifest_without_text_still_loads(tmp_path):
     assert "text" not in old.tuning
     again = old.inherit(["rte"], ["nli"], "eos", {}, [{"dataset": "rte"}])
     assert again.tuning["text"] == [{"dataset": "rte"}] and again.tuning["datasets"] == ["rte", "sst2"]
+
+
+@pytest.mark.parametrize("files", [("model.safetensors",), ("model-00001-of-00002.safetensors", "tokenizer.json")])
+def test_a_folder_of_transformers_is_to_be_taken_in_first(tmp_path, files):
+    """One that is downloaded, and has no manifest of ours beside it."""
+    for name in ("config.json", *files):
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(
+        FlanError, match="is in the format of transformers: take it in first, with python -m flan_jax.c"
+    ):
+        Manifest.load(tmp_path)
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(FlanError, match="no checkpoint at .*: manifest.json is missing"):
+        Manifest.load(tmp_path)

@@ -1,6 +1,10 @@
+import json
+import shutil
+
 import numpy as np
 import pytest
 
+from flan_jax import prepare
 from flan_jax.data import token_store
 from flan_jax.data.mixture_stream import open_mixture
 from flan_jax.data.stream import Stream
@@ -66,3 +70,16 @@ def test_nothing_of_a_mixture_is_there(prepared, tmp_path):
     folder.mkdir(parents=True)
     with pytest.raises(FlanError, match="holds none of its datasets for this vocabulary"):
         open_mixture("flan", tmp_path, BYTES)
+    with pytest.raises(FlanError, match="--mixture=flan --vocabulary=CHECKPOINT/vocabulary --to="):
+        open_mixture("flan", tmp_path, BYTES)
+
+
+def test_a_dataset_of_ones_own_is_prepared_from_its_file_again(tmp_path):
+    """No mixture has its name, as far as `prepare --mixture` knows."""
+    lines = [{"prompt": f"What is {n}?", "target": "A number."} for n in range(30)]
+    (tmp_path / "larger.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    prepare.main([f"--jsonl={tmp_path / 'larger.jsonl'}", f"--to={tmp_path / 'prepared'}"])
+    shutil.rmtree(token_store.folder_of(tmp_path / "prepared", BYTES.fingerprint) / "larger")
+    wanted = r"prepare --jsonl=larger\.jsonl --name=larger --vocabulary=CHECKPOINT/vocabulary --to="
+    with pytest.raises(FlanError, match=wanted):
+        open_mixture("larger", tmp_path / "prepared", BYTES)

@@ -126,6 +126,12 @@ def test_bad_lines_can_be_left_out_and_are_counted(tmp_path, capsys):
     refused, text = said(tmp_path, "\n".join([*GOOD, "{", pair(target=None), ""]), capsys, "--leave_out", "--json")
     result = json.loads(text.splitlines()[-1])
     assert not refused and result["datasets"][0]["bad_rows"] == 2 and "line 21: not JSON" in text
+    assert "note: 2 lines left out in all." in text
+
+
+def test_of_many_lines_left_out_the_count_is_said(tmp_path, capsys):
+    refused, text = said(tmp_path, "\n".join([*GOOD, *["{"] * 12]), capsys, "--leave_out")
+    assert not refused and text.count(": not JSON") < 12 and "note: 12 lines left out in all." in text
 
 
 @pytest.mark.parametrize(

@@ -253,7 +253,7 @@ def test_a_start_that_is_not_finite_is_refused(prepared, tmp_path, number):
         ({"model": None}, "INITIAL_CHECKPOINT_PATH"),
         ({"vocabulary": "no/such"}, "no vocabulary at 'no/such'"),
         ({"initial_checkpoint_path": "no/such"}, "no checkpoint at no/such"),
-        ({"prepared_dir": "no/such"}, "nothing prepared in no/such"),
+        ({"prepared_dir": "no/such"}, "no folder no/such of prepared data"),
         ({"microbatches": 3}, "batch_size 4 is no multiple of train.microbatches 3"),
         ({"microbatches": 2}, r"BATCH_SIZE 4 in 2 parts \(MICROBATCHES\) cannot be split over .* a multiple of 8"),
         ({"mesh_shape": {"data": 8}}, r"data x fsdp = 8 x 1 devices: give a multiple of 8, or another MESH"),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -92,6 +93,30 @@ class Started:
     @property
     def saved(self):
         return choosing.steps(self.folder)
+
+
+@pytest.mark.parametrize("both", [False, True], ids=["output", "output and errors"])
+@pytest.mark.parametrize("told", [False, True], ids=["head", "Ctrl-C to all of a pipeline"])
+def test_a_reader_that_goes_costs_no_run(prepared, tmp_path, one_device, told, both):
+    """`train | head`; and `train | tee log` at Ctrl-C, which ends tee before the run has said its last word."""
+    macros = {"MODEL_DIR": "run", "PREPARED_DIR": str(prepared), "TRAIN_STEPS": 100_000 if told else 12}
+    macros |= {"MIXTURE_OR_TASK_NAME": "sst2", "BATCH_SIZE": 2, "TASK_FEATURE_LENGTHS": {"inputs": 48, "targets": 16}}
+    macros |= {"LOG_PERIOD": 1, "CHECKPOINT_PERIOD": 1_000_000}
+    command = [sys.executable, "-m", "flan_jax.train", "--gin_file=runs/tune.gin"]
+    command += [f"--gin.{name}={value!r}" for name, value in macros.items()]
+    errors = subprocess.STDOUT if both else subprocess.PIPE
+    around = one_device | {"PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))}
+    options = {"env": around, "cwd": tmp_path, "text": True, "start_new_session": True}
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, **options)
+    said = next(line for line in run.stdout if line.startswith("step 3/"))
+    run.stdout.close()
+    if told:
+        os.killpg(run.pid, signal.SIGINT)
+    run.wait(timeout=300)
+    errors = "" if both else run.stderr.read()
+    assert said and run.returncode == (BROKEN_OFF if told else 0), errors
+    assert choosing.steps(tmp_path / "run")[-1] >= (3 if told else 12)
+    assert "Traceback" not in errors and (both or errors.count("the reader of the output is gone") == 1)
 
 
 @pytest.fixture

@@ -93,7 +93,8 @@ def prepare(arguments: argparse.Namespace, defaults: argparse.ArgumentParser) ->
     )
     held = {"dev": arguments.dev, "test": arguments.test}
     figures = store.write(definition, reading, tokenizer, to, limits, **held, overwrite=arguments.overwrite)
-    return {"datasets": [figures], "skipped": [], "bad_rows": reading.named, "notes": figures["notes"]}
+    left = [f"{counted(len(reading.bad), f'{reading.unit}s')} left out in all"] if reading.bad else []
+    return {"datasets": [figures], "skipped": [], "bad_rows": reading.named, "notes": [*left, *figures["notes"]]}
 
 
 def advice(figures: dict[str, Any], to: str) -> str:
