@@ -185,6 +185,8 @@ def _check_entries(manifest: Manifest) -> None:
     has("separator", manifest.separator, (str, type(None)))
     for name in ("kind", "fingerprint", _CONTENT):
         has(f"vocabulary.{name}", manifest.vocabulary.get(name, ""), str)
+    if missing := sorted({"status", "datasets", "clusters"} - manifest.tuning.keys()):
+        raise KeyError(f"tuning.{missing[0]}")
     has("tuning.status", manifest.tuning["status"], str)
     for name in ("datasets", "clusters"):
         has(f"tuning.{name}", manifest.tuning[name], list)

@@ -64,9 +64,9 @@ def spoiled(place: AnyPath, wordings: Mapping[str, str], kept: Any) -> dict[str,
         if folder not in now:
             found[folder] = "is not there any more"
         elif before is not None and folder not in before:
-            found[folder] = "is not of that preparation"
+            found[folder] = "is of no preparation of this study"
         elif before is not None and before[folder] != now[folder]:
-            found[folder] = "is not as it was prepared"
+            found[folder] = "is another one"
         elif _is_damaged(place / folder):
             found[folder] = "is damaged"
     return found

@@ -48,7 +48,9 @@ def problem(commands: Commands, step: Step) -> str:
     if evaluation is None:
         if step.job != PREPARE:
             return ""
-        told = (f"has {folder}, which {why}" for folder, why in records.spoiled(commands, step).items())
+        told = (
+            f"is not as it was prepared ({folder} {why})" for folder, why in records.spoiled(commands, step).items()
+        )
         return trained.without_tokens(commands, step.model) or next(told, "")
     if found := problem_of_evaluation(commands, evaluation):
         return found

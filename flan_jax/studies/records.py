@@ -18,6 +18,7 @@ from flan_jax.studies import made, stamps
 from flan_jax.studies.commands import EVAL, PREPARE, Commands, Step
 from flan_jax.studies.settings import DATA_FILE, HAD
 from flan_jax.values import Number, Unfit
+from flan_jax.wording import counted
 
 _STEPS = "steps"
 _READS = "reads"  # in the record of a preparation: see `stamps`
@@ -147,12 +148,15 @@ def spoiled(commands: Commands, step: Step) -> dict[str, str]:
             if digest not in (known or {}).get(one, ())
         }
     there = {one: why for one, why in found.items() if (place / one).exists()}
-    for one, why in there.items():
-        if not has(one):  # nothing would replace it
-            raise FlanError(
-                f"{place / one} {why}, and DATA {settings.data} has nothing of {one.rpartition('/')[2]}: remove that "
-                "folder, and run the study again."
-            )
+    if strange := sorted(one for one in there if not has(one)):  # nothing would replace it
+        first, others = strange[0], len(strange) - 1
+        remove = "that folder"
+        if others:
+            remove = f"it and {counted(others, 'others')} like it, or all of {place}, which is then prepared anew"
+        raise FlanError(
+            f"{place / first} {there[first]}, and DATA {settings.data} has nothing of {first.rpartition('/')[2]}: "
+            f"remove {remove}, and run the study again."
+        )
     return {one: why for one, why in found.items() if one in there or has(one)}
 
 

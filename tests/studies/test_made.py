@@ -67,7 +67,7 @@ def test_what_others_prepared_by_hand_is_prepared_again(commands, execute, capsy
     prepare.main(["--datasets=cb", f"--to={place}", "--overwrite", "--workers=1"])
     assert b" THE " in whole and b" THE " not in path.read_bytes()
     assert to_do(commands) == [step] and not records.is_prepared(commands, "tiny")
-    said = f"{place} has examples/cb, which is not as it was prepared. It is prepared again."
+    said = f"{place} is not as it was prepared (examples/cb is another one). It is prepared again."
     assert said in capsys.readouterr().out
     records.begin(commands.settings.folder, step)
     execute(type("Unit", (), {"argv": step.argv}), 0)
@@ -138,7 +138,13 @@ def test_what_data_lack_is_not_tuned_on(commands):
             (commands.settings.folder / "steps" / f"{step.name}.json").unlink()
         with pytest.raises(FlanError, match=r"examples/piqa is .* has nothing of piqa: remove that folder"):
             to_do(commands)
-    shutil.rmtree(place / "examples" / "piqa")
+    shutil.copytree(place / "examples" / "cb", place / "examples" / "drop")
+    with pytest.raises(
+        FlanError, match=f"has nothing of drop: remove it and 1 other like it, or all of {place}, which"
+    ):
+        to_do(commands)
+    for name in ("drop", "piqa"):
+        shutil.rmtree(place / "examples" / name)
     assert to_do(commands) == [step]
 
 
@@ -151,7 +157,7 @@ def test_records_of_earlier_versions_say_less(commands):
     assert to_do(commands) == []
     _cut(place / "examples" / "cb")
     assert to_do(commands) == [step]
-    assert outcomes.problem(commands, step) == "has examples/cb, which is damaged"
+    assert outcomes.problem(commands, step) == "is not as it was prepared (examples/cb is damaged)"
 
 
 def test_a_remedy_names_the_data(commands, once):

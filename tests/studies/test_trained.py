@@ -383,6 +383,20 @@ def test_digests_that_cannot_be_read_are_refused(planned):
         outcomes.problem(commands, step)
 
 
+@pytest.mark.parametrize("of", ["nothing", "a file", "no digests"])
+def test_a_damaged_step_is_seen_in_the_plan(planned, of):
+    """It was done, and the evaluation that read it ended the study."""
+    commands = planned()
+    place = folders(commands)[0] / "checkpoints" / "2"
+    shutil.rmtree(place / "digests" if of == "no digests" else place)
+    if of == "nothing":
+        place.mkdir()
+    elif of == "a file":
+        place.write_text("x")
+    with pytest.raises(FlanError, match=r"step 2 of .* is damaged \(.*\): put its own back, or remove that folder"):
+        trained.check(commands)
+
+
 def test_data_by_another_name_are_the_same(planned, tmp_path, studies_home):
     (tmp_path / "link").symlink_to(studies_home / "data")
     for place in (tmp_path / "link", studies_home / "data" / ".." / "data"):
