@@ -479,6 +479,13 @@ def _arguments(checkpoint, prepared, output, *more):
     ]
 
 
+def test_what_is_to_be_prepared_for_a_skipped_dataset_names_the_vocabulary(checkpoint, prepared, tmp_path, capsys):
+    more = ["--gin.MAX_EXAMPLES=1", "--gin.MAX_DEV_EXAMPLES=0", "--gin.DATASETS=('rte', 'cb')"]
+    eval_binary.main(_arguments(checkpoint, prepared, tmp_path, *more))
+    said = next(line for line in capsys.readouterr().out.splitlines() if "skipped cb" in line)
+    assert f"prepare --datasets=cb --vocabulary={checkpoint}/vocabulary --to={prepared}" in said
+
+
 def test_the_binary_writes_results_and_report(checkpoint, prepared, tmp_path, capsys):
     arguments = _arguments(checkpoint, prepared, tmp_path, "--gin.MAX_EXAMPLES=2", "--gin.MAX_DEV_EXAMPLES=1", "--json")
     eval_binary.main(arguments)

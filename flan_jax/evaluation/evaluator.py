@@ -127,6 +127,7 @@ def evaluate(
     allow_seen: bool = True,
     read: Callable[[protocol.Protocol], prompt_store.Records] | None = None,
     split: str = example_files.TEST,
+    vocabulary: str = "",
     ending: Callable[[], bool] = lambda: False,
     progress: Callable[[str, int, int], None] = lambda name, done, total: None,
 ) -> dict[str, Any]:
@@ -147,6 +148,7 @@ def evaluate(
       read: returns the records of a dataset; None reads test and dev records from `prepared_dir`.
       split: which records the figures are of. With "test", dev chooses the best template. With "dev" there is no best
         template, and results go to dev.json.
+      vocabulary: where the vocabulary lies, which what a user is to do about a skipped dataset names.
       ending: whether to stop. It is called before each unit; in a pod, by all processes together.
       progress: called with (unit, done, total).
 
@@ -208,7 +210,10 @@ def evaluate(
                 raise FlanError(f"no {split} example of {record.name} in {prepared_dir} can be used.")
         except FlanError as error:
             prepared = example_files.has(prepared_dir, record.name, split)
-            results["skipped"].append({"dataset": record.name, "reason": str(error), "prepared": prepared})
+            reason = str(error)
+            if vocabulary and "flan_jax.prepare" in reason and "--vocabulary" not in reason:
+                reason = reason.replace(" --to=", f" --vocabulary={vocabulary} --to=", 1)
+            results["skipped"].append({"dataset": record.name, "reason": reason, "prepared": prepared})
             continue
         # What else predictions depend on. Each engine has its own version, because the same weights may come to give
         # other numbers.

@@ -265,6 +265,7 @@ def evaluate(
                     weights=adapters.weights(part.checkpoint, part.step, run.which),
                     generator=Generator(network, params, tokenizer.stop_ids, mesh=mesh) if generate else None,
                     allow_seen=allow_seen,
+                    vocabulary=f"{str(part.checkpoint).rstrip('/')}/vocabulary",
                     ending=lambda: not distributed.everywhere(not ending()),
                     progress=progress,
                 )
