@@ -26,6 +26,8 @@ from flan_jax.wording import counted
 
 ANSWER_TOKENS = 32  # for a word, a name, a number or a short phrase
 TEXT_TOKENS = 256  # for a text of the paper's target length
+CORRELATION = (-100.0, 100.0)  # the range of a correlation in percent
+DISTANCE = (0.0, math.inf)  # and of a distance
 
 
 def _always_defined(targets: Sequence[Any], predictions: Sequence[str]) -> tuple[str, ...]:
@@ -54,6 +56,7 @@ class Metric:
       by_place: whether answers of a dataset without fixed labels are compared by their places among the options.
       new_tokens: most tokens of a generated answer.
       percent: whether values are 0 to 100; otherwise 0 to 1.
+      ranges: the lowest and highest value that there can be, by key, where it is not from 0 to 100 or to 1.
     """
 
     name: str
@@ -70,6 +73,7 @@ class Metric:
     by_place: bool = False
     new_tokens: int = ANSWER_TOKENS
     percent: bool = True
+    ranges: Mapping[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
 
     @property
     def __name__(self) -> str:
@@ -85,6 +89,10 @@ class Metric:
     def versions(self) -> dict[str, str]:
         """The library and settings of every value, by key."""
         return {key: self.secondary_versions.get(key, self.version) for key in self.keys}
+
+    def range(self, key: str) -> tuple[float, float]:
+        """The lowest and the highest value that there can be of a key."""
+        return self.ranges.get(key, (0.0, 100.0 if self.percent else 1.0))
 
     def __reduce__(self) -> tuple[Callable[[str], Metric], tuple[str]]:
         """Pickles a metric as its name."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from flan_jax.lazy import lazy_imports
-from flan_jax.metrics import TEXT_TOKENS, Metric, library, percentage, references
+from flan_jax.metrics import DISTANCE, TEXT_TOKENS, Metric, library, percentage, references
 
 with lazy_imports():
     from nltk.metrics import distance
@@ -36,4 +36,5 @@ METRIC = Metric(
     compute=edit_distance,
     example=_is_exact,
     new_tokens=TEXT_TOKENS,
+    ranges={"edit_distance": DISTANCE},
 )

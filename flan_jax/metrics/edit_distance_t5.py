@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from flan_jax.lazy import lazy_imports
-from flan_jax.metrics import TEXT_TOKENS, Metric, library, references
+from flan_jax.metrics import DISTANCE, TEXT_TOKENS, Metric, library, references
 
 with lazy_imports():
     from nltk.metrics import distance
@@ -44,4 +44,5 @@ METRIC = Metric(
     secondary=("median_edit",),
     compute=edit_distance_t5,
     new_tokens=TEXT_TOKENS,
+    ranges={"mean_edit": DISTANCE, "median_edit": DISTANCE},
 )

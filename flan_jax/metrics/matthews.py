@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from flan_jax.lazy import lazy_imports
-from flan_jax.metrics import Metric, library, ratio, references
+from flan_jax.metrics import CORRELATION, Metric, library, ratio, references
 
 with lazy_imports():
     from sklearn import metrics as sklearn_metrics
@@ -58,4 +58,5 @@ METRIC = Metric(
     statistics=_confusion,
     of_sums=_of_sums,
     undefined=_undefined,
+    ranges={"matthews": CORRELATION},
 )

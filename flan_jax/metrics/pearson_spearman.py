@@ -10,7 +10,7 @@ import numpy as np
 
 from flan_jax.errors import FlanError
 from flan_jax.lazy import lazy_imports
-from flan_jax.metrics import Metric, library, ratio, references
+from flan_jax.metrics import CORRELATION, Metric, library, ratio, references
 
 with lazy_imports():
     from scipy import stats
@@ -86,4 +86,5 @@ METRIC = Metric(
     statistics=_products,
     of_sums=_pearson,
     undefined=_undefined,
+    ranges={"pearson": CORRELATION, "spearman": CORRELATION},
 )

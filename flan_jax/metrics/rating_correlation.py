@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flan_jax.metrics import Metric, library, metric
+from flan_jax.metrics import CORRELATION, Metric, library, metric
 
 _RATING = "rating"  # the field of a record
 
@@ -44,4 +44,5 @@ METRIC = Metric(
         f"{key}_{_RATING}" for key in metric("pearson_spearman").undefined(_of_ratings(targets), predictions)
     ),
     needs=(_RATING,),
+    ranges={"pearson_rating": CORRELATION, "spearman_rating": CORRELATION},
 )

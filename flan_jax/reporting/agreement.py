@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping
 from typing import Any
 
 from flan_jax import catalog
+from flan_jax.evaluation.figures import all_of
 from flan_jax.reporting.sound import ROUNDING, is_number
 
 
@@ -31,6 +33,8 @@ def problem_of(dataset: str, figures: Mapping[str, Any], split: str) -> str:
         or _problem_of_stderr(figures)
         or _problem_of_counts(figures, split)
         or _problem_of_baselines(dataset, figures)
+        or _problem_of_ranges(dataset, figures)
+        or _problem_of_certainty(dataset, figures)
     )
 
 
@@ -152,6 +156,44 @@ def _problem_of_baselines(dataset: str, figures: Mapping[str, Any]) -> str:
         return ""
     if not 1 / count - ROUNDING <= random <= 1 / 2 + ROUNDING:
         return f"has {random:.4f} for random answers, and {count} labels"
-    if majority is not None and abs(random - 1 / count) <= ROUNDING and majority < random - ROUNDING:
-        return f"has {majority:.4f} for the best label, which is below {random:.4f} for random ones"
+    if majority is not None and majority < 1 / count - ROUNDING:
+        return f"has {majority:.4f} for the best of {count} labels, of which one has {1 / count:.4f} or more"
+    return ""
+
+
+def _problem_of_ranges(dataset: str, figures: Mapping[str, Any]) -> str:
+    """Whether a value is one that its metric cannot have."""
+    if not catalog.exists(dataset):
+        return ""
+    ranges = {key: one.range(key) for one in all_of(catalog.dataset(dataset)) for key in one.keys}
+    for figures_of, where in [(figures, ""), *((t, f" with template {t['template']}") for t in figures["templates"])]:
+        for key, value in (figures_of.get("metrics") or {}).items():
+            low, high = ranges.get(key, (-math.inf, math.inf))
+            if is_number(value) and not low - 100 * ROUNDING <= value <= high + 100 * ROUNDING:
+                return f"has {key} {value:.4f}{where}, which is from {low:g} to {high:g}"
+    return ""
+
+
+def _problem_of_certainty(dataset: str, figures: Mapping[str, Any]) -> str:
+    """Whether a standard error is higher than that of any values from 0 to 1 with the same mean and number.
+
+    They are most apart if each is 0 or 1, and examples of one passage if there are two passages.
+    """
+    count = figures["examples"]
+    together = not catalog.exists(dataset) or bool(catalog.dataset(dataset).passage)
+
+    def highest(share: float) -> float:
+        spread = max(0.0, share * (1 - share))
+        return 2 * spread if together else math.sqrt(spread / (count - 1))
+
+    listed = figures["templates"]
+    each = [(t.get("stderr"), _value(t), f" with template {t['template']}") for t in listed]
+    for error, share, where in [*each, (figures.get("stderr"), None, "")]:
+        if not is_number(error):
+            continue
+        if count < 2:
+            return f"has a standard error of {error:.4f}{where}, and one example"
+        most = statistics.fmean(highest(_value(t)) for t in listed) if share is None else highest(share)
+        if error > most + ROUNDING:
+            return f"has a standard error of {error:.4f}{where}, and with {count} examples it is at most {most:.4f}"
     return ""

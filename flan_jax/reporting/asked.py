@@ -17,11 +17,12 @@ from flan_jax.reporting.runs import Run
 
 PROTOCOL, COMPUTATION, VERSION = "protocol", "computation", "version"
 SHOTS, ORDER, POOL = "shots", "order", "pool"
-ENGINE, PROGRAM = "engine", "program"
+ENGINE, PROGRAM, JOINT = "engine", "program", "joint"
 # How what differs is said of datasets, and what a difference between the runs is of besides the model.
 _WORDS = {
     "max_input_tokens": ("asked with max_input_tokens {}", "limit"),
     "max_new_tokens": ("asked with max_new_tokens {}", "limit"),
+    JOINT: ("asked with input and target joined by {}", "joint"),
     PROTOCOL: ("asked by the protocols {}", "protocol"),
     POOL: ("asked with exemplars from other records", "exemplars"),
     SHOTS: ("asked with exemplars of the seeds {}", "exemplars"),
@@ -105,17 +106,25 @@ def _told(run: Run, dataset: str) -> dict[str, str]:
     elif isinstance(computation := settings.get("computation"), Mapping):
         model = run.results.get("model")  # which earlier results do not say
         found[COMPUTATION] = computation.get("dtype") or (model.get("dtype") if isinstance(model, Mapping) else _OWN)
+    found[JOINT] = run.results.get("joint") or run.results.get("separator")
     engines = run.results.get("engines")  # which earlier results do not say
-    engine = "scorer" if figures.get("random") is not None else "generator"
+    engine = "scorer" if _is_ranked(figures, dataset) else "generator"
     if not run.is_log and isinstance(engines, Mapping) and engines.get(engine) is not None:
         found[ENGINE] = f"{engine} {engines[engine]}"
     if digest := figures.get("protocol"):
         found[PROTOCOL] = _OF_TODAY if digest == _todays(run, dataset) else digest
     if run.style.shots and (figures.get("shots") or {}).get("mean") != 0:
         found[SHOTS], found[POOL] = settings.get("seed"), records_of(figures, EXEMPLARS) or None
-    if run.style.shuffled_options and figures.get("random") is not None:
+    if run.style.shuffled_options and _is_ranked(figures, dataset):
         found[ORDER] = settings.get("seed")
     return {key: str(value) for key, value in found.items() if value is not None}
+
+
+def _is_ranked(figures: Mapping[str, Any], dataset: str) -> bool:
+    """Whether options are ranked, which results without a baseline do not say."""
+    if catalog.exists(dataset):
+        return catalog.dataset(dataset).kind == catalog.CLASSIFICATION
+    return figures.get("random") is not None
 
 
 def drawn(run: Run, dataset: str) -> dict[str, str]:

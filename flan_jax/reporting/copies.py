@@ -30,10 +30,12 @@ def same_on(a: Run, b: Run) -> list[str]:
     """The datasets on which two runs are one model that was asked the same.
 
     They are if they say that their weights are the same, or if a log says that of its model and arguments, and its
-    predictions do not contradict it. Where nothing is said, predictions count, over all examples that both were asked
-    alike: the same log-likelihoods up to rounding; or the same generated texts, if many different ones are wrong, since
-    models that are right agree. The same figures show nothing: models of their own may have them. What is shown on one
-    dataset holds for the others of the same checkpoints, unless they contradict it.
+    predictions do not contradict it. Weights that are said to differ and give the same log-likelihoods to the last
+    digit are the same, and so are those of templates with one key. Where nothing is said, predictions count, over all
+    examples that both were asked alike: the same log-likelihoods up to rounding; or the same generated texts, if many
+    different ones are wrong, since models that are right agree. Without predictions, results of one checkpoint count,
+    by its digest or the time they were made. The same figures show nothing: models of their own may have them. What is
+    shown on one dataset holds for the others of the same checkpoints, unless they contradict it.
     """
     if a.is_log != b.is_log:
         return []
@@ -56,9 +58,12 @@ def _part(run: Run, dataset: str) -> str:
 def _compared(a: Run, b: Run, dataset: str) -> bool | frozenset[str]:
     """Whether two runs are one on a dataset; if nothing shows it or contradicts it, their common wrong texts."""
     weights = [_weights(run, dataset) for run in (a, b)]
+    if not a.is_log and _have_one_key(a, b, dataset):
+        return True
     if not a.is_log and all(weights):
         if not weights[0] & weights[1]:
-            return False
+            same_otherwise = {**a.results, "weights": None} == {**b.results, "weights": None}
+            return (same_otherwise and _lacks_lines(a, b, dataset)) or _score_alike(_asked_alike(a, b, dataset)[0])
         if len(weights[0] | weights[1]) == 1:
             return _drew_alike(a, b, dataset)
     pairs, otherwise = _asked_alike(a, b, dataset)
@@ -69,7 +74,42 @@ def _compared(a: Run, b: Run, dataset: str) -> bool | frozenset[str]:
         return bool(pairs) and (by_content or not _are_far(pairs))
     if not a.is_log and weights[0] and weights[0] == weights[1] and not pairs:
         return _drew_alike(a, b, dataset)
+    if not a.is_log and _lacks_lines(a, b, dataset) and _are_of_one_job(a, b, dataset):
+        return _drew_alike(a, b, dataset)
     return _answer_alike(pairs)
+
+
+def _lacks_lines(a: Run, b: Run, dataset: str) -> bool:
+    """Whether one of the two has no predictions at hand, so that none can contradict."""
+    return not (_lines(a, dataset) and _lines(b, dataset))
+
+
+def _have_one_key(a: Run, b: Run, dataset: str) -> bool:
+    """Whether a template has one key in both: it digests weights, prompts, records and settings."""
+    ours, theirs = ({t["template"]: t.get("key") for t in run.datasets[dataset]["templates"]} for run in (a, b))
+    return any(key and key == theirs.get(template) for template, key in ours.items())
+
+
+def _are_of_one_job(a: Run, b: Run, dataset: str) -> bool:
+    """Whether results without predictions are of one checkpoint, or were made at once, or are one to the last letter.
+
+    The same figures alone show nothing: models of their own may have them. Nor does one checkpoint where its weights
+    are known to be others, such as their running mean; templates with other keys may be of those.
+    """
+    if a.results == b.results:
+        return True
+    if _part(a, dataset) != _part(b, dataset) or a.results["checkpoint"] != b.results["checkpoint"]:
+        return False
+    ours, theirs = ({t["template"]: t.get("key") for t in run.datasets[dataset]["templates"]} for run in (a, b))
+    if any(key and theirs.get(template) not in (None, key) for template, key in ours.items()):
+        return False
+    return any(a.results.get(key) and a.results[key] == b.results.get(key) for key in ("model_digest", "made"))
+
+
+def _score_alike(pairs: Pairs) -> bool:
+    """Whether all log-likelihoods are the same to the last digit, as those of other weights never are."""
+    each = [(_scores(one), _scores(other)) for one, other in pairs]
+    return any(len(set(ours)) > 1 for ours, _ in each) and all(ours == theirs for ours, theirs in each)
 
 
 def _weights(run: Run, dataset: str) -> frozenset[str]:

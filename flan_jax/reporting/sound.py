@@ -143,9 +143,10 @@ def problem_of_figures(figures: Any) -> str:
     if any(not is_number(value) for value in (figures.get("dev_ways") or {}).values()):
         return "has ways to score on dev that are no numbers"
     overlap = figures.get("overlap") or {}
-    if (seen := overlap.get("seen")) and not (
-        is_number(seen) and is_number(overlap.get("of")) and 0 <= seen <= overlap["of"]
-    ):
+    seen, of = overlap.get("seen"), overlap.get("of")
+    if seen is not None and not is_number(of):
+        return f"has {str(seen)[:40]!r} records seen in its overlap, and not of how many"
+    if seen is not None and not (is_number(seen) and 0 <= seen <= of):
         return f"has {str(seen)[:40]!r} records seen in its overlap"
     for key in ("with", "kin"):
         if not isinstance(overlap.get(key, {}), Mapping):

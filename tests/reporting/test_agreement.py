@@ -49,7 +49,7 @@ def best_way(figures):
         (lambda f: without_dev(f, of=f["best_dev_template"]), "as the best on dev, with no figure there, and template"),
         (lambda f: f.update(random=0.9, majority=0.1), "has 0.9000 for random answers, and 2 labels"),
         (lambda f: f.update(random=0.1), "has 0.1000 for random answers, and 2 labels"),
-        (lambda f: f.update(majority=0.1), "has 0.1000 for the best label, which is below 0.5000 for random ones"),
+        (lambda f: f.update(majority=0.1), "has 0.1000 for the best of 2 labels, of which one has 0.5000 or more"),
         (lambda f: f.update(examples=40.0), "has 40.0 examples"),
         (
             lambda f: f.update(data={"test": {"records": 50, "digest": "d"}}, skipped_examples=3),

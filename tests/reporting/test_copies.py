@@ -68,17 +68,52 @@ def test_where_some_prompts_are_alike_by_chance_it_is_no_copy(run, rewrite):
     assert not copies.same_on(run, other)
 
 
-def test_weights_decide_where_both_say_them(run):
-    """Predictions are not read then; equal ones of other weights would have been edited."""
-    named = [copied(run, name, lambda r, name=name: r.update(weights=name)) for name in "bc"]
-    assert not copies.same_on(*named)
-    assert copies.same_on(named[0], copied(run, "d", lambda r: r.update(weights="b")))
+def test_weights_decide_where_both_say_them_and_scores_do_not_contradict(run, rewrite):
+    """A copy whose weights were edited had 25.0 ± 0.0: other weights never give the same scores to the last digit."""
+    first = copied(run, "b", lambda r: r.update(weights="b"))
+    edited = copied(run, "c", lambda r: r.update(weights="c"))
+    assert copies.same_on(first, edited) == ["rte", "snli"]
+    for path in (edited.output_dir / "predictions").rglob("*.jsonl"):
+        rewrite(path, lambda i, p: p | {"loglikelihood": [v * (1 + 1e-7) for v in p["loglikelihood"]]})
+    assert not copies.same_on(first, edited)
+    assert copies.same_on(first, copied(run, "d", lambda r: r.update(weights="b")))
+
+
+def without_predictions(run, name, change=lambda results: None):
+    other = copied(run, name, change)
+    shutil.rmtree(other.output_dir / "predictions")
+    return other
 
 
 def test_without_predictions_equal_figures_show_nothing(run):
-    other = copied(run, "b")
-    shutil.rmtree(other.output_dir / "predictions")
-    assert not copies.same_on(run, other)
+    assert not copies.same_on(run, without_predictions(run, "b", lambda r: r.update(made="yesterday")))
+
+
+@pytest.mark.parametrize("known", [{}, {"model_digest": "m"}, {"made": "2026-12-01"}, {"keys": True}])
+def test_without_predictions_one_checkpoint_is_a_copy(run, known):
+    """Two results that were the same byte for byte had 25.0 ± 0.0 of 2 runs."""
+
+    def change(results):
+        results.update({name: value for name, value in known.items() if name != "keys"})
+        results["cost"] = "1" if known else ""
+        for t in (t for d in results["datasets"].values() for t in d["templates"] if "keys" in known):
+            t["key"] = f"k{t['template']}"
+
+    first = without_predictions(run, "b", change)
+    other = without_predictions(run, "c", lambda r: (change(r), known and r.update(cost="2")))
+    assert copies.same_on(first, other) == ["rte", "snli"]
+    if known and "keys" not in known:
+        later = without_predictions(run, "d", lambda r: (change(r), r.update(checkpoint="gemma step 1", cost="2")))
+        assert not copies.same_on(first, later)
+
+
+def test_keys_of_templates_count_more_than_weights(run):
+    def change(results):
+        for t in (t for d in results["datasets"].values() for t in d["templates"]):
+            t["key"] = f"k{t['template']}"
+
+    first = without_predictions(run, "b", lambda r: (change(r), r.update(weights="b")))
+    assert copies.same_on(first, without_predictions(run, "c", lambda r: (change(r), r.update(weights="c"))))
 
 
 def test_a_log_and_a_run_of_ours_are_two(run):
@@ -179,12 +214,12 @@ _BY_DATASET = {"rte": "x", "sst2": "y"}
     [
         ((1, 2), [_BY_DATASET, dict(reversed(_BY_DATASET.items()))], ["rte", "sst2"]),
         ((1, 3), [_BY_DATASET, {"rte": "x", "sst2": "z"}], ["rte"]),
-        ((1, 2), [_BY_DATASET, {"rte": "v", "sst2": "w"}], []),  # weights decide
+        ((3, 4), [_BY_DATASET, {"rte": "v", "sst2": "w"}], []),  # weights decide
         # Results of earlier versions list the weights of all clusters, and predictions say which is of what.
         ((1, 2), [["x", "y"], ["y", "x"]], ["rte", "sst2"]),
         ((1, 3), [["x", "y"], ["x", "z"]], ["rte"]),
         ((1, 3), [["x", "y"], _BY_DATASET | {"sst2": "z"}], ["rte"]),
-        ((1, 2), [["x", "y"], ["v", "w"]], []),
+        ((3, 4), [["x", "y"], ["v", "w"]], []),
     ],
 )
 def test_checkpoints_of_clusters_are_compared_one_by_one(make_run, seeds, weights, same):
