@@ -8,7 +8,18 @@ from typing import Any
 from flan_jax.catalog import CLASSIFICATION, GENERATION, Dataset
 from flan_jax.lazy import lazy_imports
 from flan_jax.splits import Splits
-from flan_jax.tasks.fields import YES_NO_SPELLINGS, at, capitalized, filled, first, has_label, one_line, pick, question
+from flan_jax.tasks.fields import (
+    EXAM_NEEDS_OPTIONS,
+    YES_NO_SPELLINGS,
+    at,
+    capitalized,
+    filled,
+    first,
+    has_label,
+    one_line,
+    pick,
+    question,
+)
 from flan_jax.templates import INVERTED, Gpt3Prompt, Template
 
 with lazy_imports():  # the catalog is read by processes that need no TensorFlow
@@ -227,6 +238,7 @@ OPENBOOKQA = Dataset(
     metrics=("accuracy",),
     splits=Splits(dev="validation", test="test"),
     fields=_openbookqa_fields,
+    needs_options=EXAM_NEEDS_OPTIONS,
     # The book is open: every forward template shows the fact. More than half of the stems are unfinished sentences.
     gpt3_prompt=Gpt3Prompt("{fact}.\n{question}"),
     templates=(

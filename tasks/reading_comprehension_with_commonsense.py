@@ -53,6 +53,7 @@ COSMOS_QA = Dataset(
     keep=_cosmos_qa_keep,
     passage="context",
     fields=_cosmos_qa_fields,
+    needs_options=(("answer", r"\b(?:none|all) of the above\b"),),
     gpt3_prompt=Gpt3Prompt("{context}\n\nQ: {question}\nA:"),
     templates=(
         Template(
@@ -100,7 +101,7 @@ def _record_is_right(record: Mapping[str, Any]) -> Any:
 
 
 def _record_fields(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields passage (without its highlights), lead (the query up to the placeholder), opening (the same and dots), query (with a gap), entity, sentence (the query with the entity), rest (the query after the placeholder), options, answer, references (all that are right).
+    """Fields passage (without its highlights), started (the query up to the placeholder as the passage's next point), opening (the same and dots), query (with a gap), entity, sentence (the query with the entity), rest (the query after the placeholder), options, answer, references (all that are right).
 
     An option is an entity with the rest, since a query may begin with it. The metric leaves the rest out.
     """
@@ -114,7 +115,7 @@ def _record_fields(record: Mapping[str, Any]) -> dict[str, Any]:
     references, _ = tf.unique(tf.strings.strip(tf.strings.join([right, rest])))
     return {
         "passage": tf.strings.strip(tf.strings.regex_replace(passage, r"[ \t\pZ]+", " ")),
-        "lead": one_line(parts[0]),
+        "started": one_line(tf.strings.join(["- ", parts[0]])),
         "opening": one_line(tf.strings.join([parts[0], " ..."])),
         "query": one_line(tf.strings.join([parts[0], "____", parts[1]])),
         "entity": first(right),
@@ -144,7 +145,7 @@ RECORD = Dataset(
     keep=_record_keep,
     passage="passage",
     fields=_record_fields,
-    gpt3_prompt=Gpt3Prompt("{passage}\n- {lead}"),
+    gpt3_prompt=Gpt3Prompt("{passage}\n{started}"),
     templates=(
         Template("{passage}\n\nComplete this statement from the same report.\n\n{opening}\n\n{options}"),
         Template("News: {passage}\nStatement: {opening}\nCompletion:\n{options}"),
