@@ -12,6 +12,7 @@ written one after another.
 from __future__ import annotations
 
 import argparse
+import collections
 import contextlib
 import dataclasses
 import io
@@ -78,6 +79,7 @@ def examples(
     epochs: int = 1,
     seed: int = 0,
     tokenizer: vocabularies.Tokenizer | None = None,
+    left_out: collections.Counter[str] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Yields the lines of a dataset, epoch after epoch. Only one record is in memory at a time.
 
@@ -90,7 +92,9 @@ def examples(
       epochs: how many times to go through the split.
       seed: the seed of templates, exemplars and shuffled options.
       tokenizer: counts how many exemplars fit; None counts bytes.
+      left_out: counts the examples of each dataset that the style cannot show; they get no line.
     """
+    left_out = collections.Counter() if left_out is None else left_out
     pool = tasks.exemplar_pool(record, source, split) if style.shots else ()
     tokenizer = tokenizer or vocabularies.ByteTokenizer()
     builder = builders.ExampleBuilder(record, style, pool=pool, tokenizer=tokenizer, seed=seed)
@@ -106,7 +110,8 @@ def examples(
         for identity, fields in tasks.text_records(tasks.records(record, source, split).map(choose)):
             try:
                 example = builder.build(identity, fields, fields.pop("template"))
-            except styles.TooManyOptionsError:  # the token store leaves these records out too
+            except styles.NotShownError:  # the token store leaves these records out too
+                left_out[record.name] += 1
                 continue
             ranked = templates.OPTIONS in example.fields
             line = {
@@ -156,6 +161,7 @@ def export(
     values.checked("seed", values.Whole(0, values.SEEDS), seed)
     lines: dict[str, int] = {}
     skipped: list[sources.Skipped] = []
+    left_out: collections.Counter[str] = collections.Counter()
     unused: dict[str, None] = {}  # a dict keeps each line once: variants may share a file
     bar = progress.Progress(
         progress.TextColumn("{task.description}", markup=False),
@@ -184,6 +190,7 @@ def export(
                         epochs=epochs,
                         seed=seed,
                         tokenizer=tokenizer,
+                        left_out=left_out,
                     )
                     lines[record.name] = 0
                     for line in found:
@@ -198,6 +205,11 @@ def export(
         if not lines:
             first = f"{skipped[0].reason}; {skipped[0].remedy}"
             raise FlanError(f"nothing to export: no source of {len(skipped)} could be read (first: {first}).")
+    unused |= {
+        f"{number} of {name}, which style {asked.style.name} cannot show, as they speak of options that it does not "
+        "show or have more than there are letters": None
+        for name, number in left_out.items()
+    }
     return {"lines": lines, "skipped": [dataclasses.asdict(s) for s in skipped], "left_out": list(unused)}
 
 

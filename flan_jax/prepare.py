@@ -116,6 +116,11 @@ def _show(result: Mapping[str, Any], data: str) -> None:
         counts = [f"{d.get(k, 0):,}" for k in ("trimmed", "cut_targets", "overlong", "dev", "test")]
         start = (d["dataset"], d["cluster"], f"{d['train']:,}", str(d["renderings"]), f"{d['num_tokens']:,}")
         table.add_row(*start, *lengths, *counts, d["origin"] + (" (kept)" if d["kept"] else ""))
+        if unanswerable := d.get("unanswerable"):
+            few.append(
+                f"{d['dataset']}: {counted(unanswerable, 'training examples')} left out, as their records speak of "
+                "options that this style does not show."
+            )
         if (shots := d.get("shots")) and shots["mean"] < shots["wanted"]:
             few.append(
                 f"{d['dataset']}: prompts have {shots['mean']:.1f} of {shots['wanted']} exemplars on average, as many "

@@ -38,6 +38,7 @@ JOINTS = (AUTO, JOINED, EOS, NEWLINE, SPACE)
 START, END = "start", "end"  # which end of a prompt's last field is cut if the prompt is too long
 
 EXEMPLAR_POOL = 1_000  # exemplars are drawn from the first so many training records
+EXEMPLAR_OVERLAP = 0.5  # share of the words of two passages from which they count as one; see `data.few_shot`
 _EXEMPLAR_BUDGET = 960  # tokens of exemplars and input together (paper, appendix)
 _EXEMPLAR_END = "\n\n"
 MAX_INPUT_TOKENS, MAX_TARGET_TOKENS = 1024, 256  # paper, section 2.4
@@ -290,7 +291,13 @@ class Protocol:
             if self.style.words == styles.GPT3
             else [],
             "exemplars": self.style.shots
-            and [self.exemplar_joint, self.exemplar_end, self.exemplar_room, EXEMPLAR_POOL],
+            and [
+                *(self.exemplar_joint, self.exemplar_end, self.exemplar_room, EXEMPLAR_POOL),
+                *(
+                    [self.record.passage, EXEMPLAR_OVERLAP] if self.record.passage else ()
+                ),  # whose records are not drawn
+            ],
+            **({"left out": found} if (found := styles.unanswerable(self.record, self.style)) else {}),
             "lengths": [self.max_input_tokens, self.max_target_tokens, self.trim],
         }
 

@@ -25,7 +25,7 @@ import difflib
 import hashlib
 import re
 import string
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flan_jax.catalog import CLASSIFICATION, Dataset, cluster
@@ -59,8 +59,16 @@ _PART = re.compile("|".join(_PARTS))
 _SUFFIX = re.compile(f"_(?:{'|'.join(_PARTS)})$")
 
 
-class TooManyOptionsError(FlanError):
+class NotShownError(FlanError):
+    """A record that cannot be shown in a style. It is left out and counted."""
+
+
+class TooManyOptionsError(NotShownError):
     """A record has more options than there are letters."""
+
+
+class NeedsOptionsError(NotShownError):
+    """A record speaks of its options, and the style does not show them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,6 +125,11 @@ class TextStyle:
     def num_wordings(self) -> int:
         """How many templates a dataset has in this style."""
         return self.num_templates if self.words == INSTRUCTIONS else 1
+
+    @property
+    def shows_options(self) -> bool:
+        """Whether forward prompts of a classification dataset show its options."""
+        return self.lettered_options or (self.words == INSTRUCTIONS and self.with_options)
 
     @property
     def restyles_options(self) -> bool:
@@ -283,6 +296,45 @@ def restyled_options(
     if style.shuffled_options:
         return sorted(options, key=lambda option: _hash(seed, record.name, record_id, option)), answer
     return list(options), answer
+
+
+def unanswerable(record: Dataset, style: TextStyle) -> tuple[tuple[str, str], ...]:
+    r"""Which texts make a record unanswerable in a style, as they speak of options that its prompts do not show.
+
+    In GPT-3's manner only the answers count: the options are scored after the prompt, and GPT-3 was asked questions
+    such as "Which of these ...?" in that way.
+
+    Returns:
+      (field, regular expression) of `Dataset.needs_options`, each for a whole text, in Python and in RE2; none if the
+        style shows the options.
+
+    Example:
+      >>> from flan_jax import catalog
+      >>> unanswerable(catalog.dataset("cosmos_qa"), parse("gpt3"))
+      (('answer', '(?is).*(?:\\b(?:none|all) of the above\\b).*'),)
+      >>> unanswerable(catalog.dataset("cosmos_qa"), PAPER)
+      ()
+    """
+    if record.kind != CLASSIFICATION or style.shows_options:
+        return ()
+    counted = [(name, text) for name, text in record.needs_options if name == "answer" or style.words != GPT3]
+    return tuple((name, f"(?is).*(?:{text}).*") for name, text in counted)
+
+
+def check_answerable(record: Dataset, style: TextStyle, fields: Mapping[str, Any]) -> None:
+    """Checks that a record does not speak of options that a style does not show.
+
+    Args:
+      record: the dataset.
+      style: the style.
+      fields: the record's fields as text, before the style changes them.
+
+    Raises:
+      NeedsOptionsError: it does.
+    """
+    for name, whole in unanswerable(record, style):
+        if re.fullmatch(whole, fields.get(name, "")):
+            raise NeedsOptionsError(f"its {name} speaks of options, which style {style.name} does not show.")
 
 
 def lettered(style: TextStyle, options: Sequence[str], answer: str) -> dict[str, str]:

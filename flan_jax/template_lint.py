@@ -19,6 +19,7 @@ from flan_jax.templates import (
     TEMPLATES_PER_DATASET,
     Fields,
     Template,
+    fill,
     placeholders,
     render,
 )
@@ -42,6 +43,7 @@ def lint(dataset: Dataset, examples: Sequence[Fields]) -> list[str]:
             found += [f"{where}: {finding}" for finding in findings]
             if findings:
                 break
+    found += [f"{dataset.name} GPT-3 prompt: {finding}" for finding in _lint_gpt3(dataset, examples)]
     for example in examples:
         found += [f"{dataset.name}: {finding}" for finding in _lint_fields(dataset, example)]
     return list(dict.fromkeys(found))
@@ -76,17 +78,40 @@ _STRAY = (
 )
 
 
+def _lint_pattern(pattern: str) -> list[str]:
+    found = [f"{what} in {pattern[:50]!r}" for regex, what in _STRAY if regex.search(pattern)]
+    if re.search(r"[{}]", PLACEHOLDER.sub("", pattern)):
+        found.append(f"a stray brace in {pattern[:50]!r}")
+    for opening, closing in ("()", "[]"):
+        if pattern.count(opening) != pattern.count(closing):
+            found.append(f"an unbalanced {opening} in {pattern[:50]!r}")
+    if pattern.count('"') % 2:
+        found.append(f"an unbalanced quotation mark in {pattern[:50]!r}")
+    return found
+
+
+def _lint_gpt3(dataset: Dataset, examples: Sequence[Fields]) -> list[str]:
+    """The pattern of the prompt, with lettered options too, and how it ends once a record is in it."""
+    prompt = dataset.gpt3_prompt
+    found = _lint_pattern(prompt.input)
+    if shown := {OPTIONS, "answer"} & set(placeholders(prompt.input)):
+        found.append(f"shows {', '.join(map(repr, sorted(shown)))}, which belongs after it")
+    if dataset.kind == "classification":
+        found += [line for line in _lint_pattern(prompt.lettered.input) if line not in found]
+    for example in examples:
+        try:
+            ends = fill(prompt.input, example)
+        except FlanError as error:
+            return [*found, str(error)]
+        if ends != ends.rstrip():
+            return [*found, f"ends in white space: {ends[-50:]!r}"]
+        if empty := [name for name in placeholders(prompt.input) if not example[name].strip()]:
+            return [*found, f"field {empty[0]!r} is empty"]
+    return found
+
+
 def _lint_template(dataset: Dataset, template: Template) -> list[str]:
-    found = []
-    for pattern in (template.input, template.target):
-        found += [f"{what} in {pattern[:50]!r}" for regex, what in _STRAY if regex.search(pattern)]
-        if re.search(r"[{}]", PLACEHOLDER.sub("", pattern)):
-            found.append(f"a stray brace in {pattern[:50]!r}")
-        for opening, closing in ("()", "[]"):
-            if pattern.count(opening) != pattern.count(closing):
-                found.append(f"an unbalanced {opening} in {pattern[:50]!r}")
-        if pattern.count('"') % 2:
-            found.append(f"an unbalanced quotation mark in {pattern[:50]!r}")
+    found = [finding for pattern in (template.input, template.target) for finding in _lint_pattern(pattern)]
     has_options = OPTIONS in placeholders(template.input)
     if template.direction not in (FORWARD, INVERTED):
         found.append(f"direction {template.direction!r} is neither forward nor inverted")
@@ -149,6 +174,9 @@ def _lint_fields(dataset: Dataset, example: Fields) -> list[str]:
     found = []
     if "answer" not in example:
         return ["fields lack 'answer'"]
+    for name, pattern in dataset.needs_options:
+        if not isinstance(example.get(name), str):
+            found.append(f"needs_options looks at {name!r} ({pattern[:30]!r}), which is no text field")
     if dataset.kind == "classification":
         options = example.get(OPTIONS)
         if options is None or isinstance(options, str):

@@ -24,6 +24,7 @@ FORWARD = "forward"
 INVERTED = "inverted"
 OPTIONS = "options"
 LETTERED, LETTER = "lettered_options", "letter"  # fields of a style that letters the options
+LETTERED_HEADING = "OPTIONS (answer with the letter):"  # whatever a template asks for, the letter is the answer
 TEMPLATES_PER_DATASET = 10
 
 PLACEHOLDER = re.compile(r"\{(\w+)\}")
@@ -66,10 +67,17 @@ class Template:
 
     @property
     def lettered(self) -> Template:
-        """The same template with lettered options and the letter as the answer. An inverted template stays as it is."""
+        r"""The same template with lettered options and the letter as the answer. An inverted template stays as it is.
+
+        The block's heading says that the letter is wanted, since the template's own words may ask for a text.
+
+        Example:
+          >>> Template("{review}\n\nGood or bad?\n{options}").lettered.input
+          '{review}\n\nGood or bad?\nOPTIONS (answer with the letter):\n{lettered_options}'
+        """
         if not self.is_forward or "{options}" not in self.input:
             return self
-        shown = self.input.replace("{options}", f"OPTIONS:\n{{{LETTERED}}}")
+        shown = self.input.replace("{options}", f"{LETTERED_HEADING}\n{{{LETTERED}}}")
         return dataclasses.replace(self, input=shown, target=self.target.replace("{answer}", f"{{{LETTER}}}"))
 
 
@@ -97,8 +105,16 @@ class Gpt3Prompt:
 
     @property
     def lettered(self) -> Template:
-        """The prompt as a template with lettered options. They stand before "Answer:", and the letter follows it."""
+        r"""The prompt as a template with lettered options. They stand before "Answer:", and the letter follows it.
+
+        Where the prompt ends in its options in brackets, those are dropped, as the block shows them.
+
+        Example:
+          >>> Gpt3Prompt("{tweet}\nSentiment (negative or positive):").lettered.input
+          '{tweet}\nSentiment:\n{lettered_options}\nAnswer:'
+        """
         question = re.sub(r"\n(Answer\b[^\n{}]*|Yes or no|A):$", "", self.input)
+        question = re.sub(r" \([^(){}]* or [^(){}]*\):$", ":", question)
         return Template(f"{question}\n{{{LETTERED}}}\nAnswer:", f"{{{LETTER}}}")
 
 

@@ -8,7 +8,16 @@ from typing import Any
 from flan_jax.catalog import CLASSIFICATION, GENERATION, Dataset
 from flan_jax.lazy import lazy_imports
 from flan_jax.splits import Splits
-from flan_jax.tasks.fields import at, filled, first, is_blank, one_line, question, without_hidden_characters
+from flan_jax.tasks.fields import (
+    EXAM_NEEDS_OPTIONS,
+    at,
+    filled,
+    first,
+    is_blank,
+    one_line,
+    question,
+    without_hidden_characters,
+)
 from flan_jax.templates import INVERTED, Gpt3Prompt, Template
 
 with lazy_imports():  # the catalog is read by processes that need no TensorFlow
@@ -84,7 +93,9 @@ _ARC_TEMPLATES = (
         "{question}",
         INVERTED,
     ),
-    Template("Write a question for a school science quiz. Answer: {answer}", "{question}", INVERTED),
+    Template(
+        "Write a question for a school science quiz. Answer: {answer}\nWrong choices:\n{others}", "{question}", INVERTED
+    ),
     Template("Marked correct: {answer}\nMarked wrong:\n{others}\n\nWhat was asked?", "{question}", INVERTED),
 )
 
@@ -101,6 +112,7 @@ def _arc(name: str, config: str) -> Dataset:
         keep=_arc_keep,
         spellings=_ARC_SPELLINGS,
         fields=_arc_fields,
+        needs_options=EXAM_NEEDS_OPTIONS,
         gpt3_prompt=Gpt3Prompt("Question: {question}\nAnswer:"),
         templates=_ARC_TEMPLATES,
     )

@@ -29,6 +29,12 @@ def one_line(text: Any) -> Any:
 # SuperGLUE's own files have JSON's booleans where TFDS has labels named "False" and "True".
 YES_NO_SPELLINGS = ((False, "False"), (True, "True"))
 
+# Texts that speak of the options of an exam's question, for `Dataset.needs_options`.
+_ASKS_FOR_ONE = r"\b(?:(?:which|what|all|any|one|two|three|none) of (?:these|those)|(?:of|of the|which) following)\b"
+_ASKS_FOR_ONE += r"|\b(?:which \w+|of the \w+s) (?:below|listed)\b|\bwhich (?:choice|option|answer)\b"
+_NAMES_OTHERS = r"\b(?:all|none|both|any) of (?:these|the above)\b"
+EXAM_NEEDS_OPTIONS = (("question", _ASKS_FOR_ONE), ("answer", _NAMES_OTHERS))
+
 # White space, control and format characters, marks without a letter, and the letters that show nothing.
 _SHOWS_NOTHING = r"[\s\pZ\p{Cc}\p{Cf}\pM\x{115F}\x{1160}\x{2800}\x{3164}\x{FFA0}]*"
 

@@ -9,6 +9,7 @@ from flan_jax.catalog import CLASSIFICATION, GENERATION, Dataset
 from flan_jax.lazy import lazy_imports
 from flan_jax.splits import Splits
 from flan_jax.tasks.fields import (
+    EXAM_NEEDS_OPTIONS,
     YES_NO_SPELLINGS,
     at,
     capitalized,
@@ -316,6 +317,7 @@ OPENBOOKQA = Dataset(
     metrics=("accuracy",),
     splits=Splits(dev="validation", test="test"),
     fields=_openbookqa_fields,
+    needs_options=EXAM_NEEDS_OPTIONS,
     # The book is open: every forward template shows the fact. More than half of the stems are unfinished sentences.
     gpt3_prompt=Gpt3Prompt("{fact}.\n{question}"),
     templates=(

@@ -54,6 +54,7 @@ COSMOS_QA = Dataset(
     keep=_cosmos_qa_keep,
     passage="context",
     fields=_cosmos_qa_fields,
+    needs_options=(("answer", r"\b(?:none|all) of the above\b"),),
     gpt3_prompt=Gpt3Prompt("{context}\n\nQ: {question}\nA:"),
     templates=(
         Template(

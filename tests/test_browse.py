@@ -270,3 +270,12 @@ def test_no_record_can_break_out_of_the_page(monkeypatch):
     assert text.count("</script>") == 2  # the page's own
     (text_of_record, field), *_ = embedded(text)[0]["templates"][0]["examples"][0]["inputs"]
     assert text_of_record.startswith(evil[:40]) and "more characters]" in text_of_record and field == "premise"
+
+
+def test_what_a_style_cannot_show_is_not_shown(home):
+    plain, without = (examples.examples(f"arc_easy{style}", count=9) for style in ("", "_without_options"))
+    of_options = re.compile("Which of (these|the following)")
+    asks = {i for i, f in examples.records("arc_easy", "train") if of_options.match(f["question"])}
+    shown = [{one.record_id for one in some} for some in (plain, without)]
+    assert len(plain) == len(without) == 9 and shown[0] & asks and not shown[1] & asks
+    assert {one.record_id for one in examples.all_templates("arc_easy_without_options")} == {without[0].record_id}

@@ -117,3 +117,14 @@ def test_errors_are_one_line(arguments, message, tmp_path, capsys):
     assert status.value.code == 2
     assert message in capsys.readouterr().err.splitlines()[-1]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_records_that_speak_of_options_that_are_not_shown_get_no_line(tmp_path, capsys):
+    every = run(tmp_path / "all.jsonl", "--name=flan_arc_easy")
+    capsys.readouterr()
+    found = run(tmp_path / "out.jsonl", "--name=flan_arc_easy_without_options")
+    left = {line["record_id"] for line in every} - {line["record_id"] for line in found}
+    assert (
+        left
+        and f"left out: {len(left)} of arc_easy, which style without_options cannot show" in capsys.readouterr().err
+    )

@@ -4,6 +4,7 @@ import itertools
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -364,6 +365,24 @@ def test_an_input_that_no_cut_makes_fit_is_left_out(tmp_path):
     report, _ = run("--datasets=rte", f"--to={tmp_path}", "--max_input_length=20", "--max_target_length=5")
     (figures,) = report["datasets"]
     assert figures["overlong"] == 10 * figures["train"] and figures["num_tokens"] == 0
+
+
+@pytest.mark.parametrize("name", ["arc_easy", "cosmos_qa"])
+def test_records_that_speak_of_options_are_left_out_where_none_are_shown(tmp_path, name):
+    """A4: "None of the above choices ." was the target where no choice was shown."""
+    report, printed = run(f"--datasets={name}", "--style=without_options", f"--to={tmp_path}")
+    (figures,) = report["datasets"]
+    style, record = styles.parse("without_options"), catalog.dataset(name)
+    tokens = token_store.TokenStore.open(tmp_path, BYTES.fingerprint, style)[name]
+    speaks = re.compile({"arc_easy": r"(?i)of (these|the following)", "cosmos_qa": "None of the above"}[name])
+    asked = {"arc_easy": "question", "cosmos_qa": "answer"}[name]
+    left = [i for i, (_, f) in enumerate(fields(record, "train")) if speaks.search(f[asked])]
+    assert 0 < len(left) < figures["train"]
+    assert figures["unanswerable"] == 10 * len(left) and figures["overlong"] == 0
+    assert set(range(figures["train"])) - {int(entry["record"]) for entry in tokens.index} == set(left)
+    assert f"{name}: {10 * len(left)} training examples left out, as their records speak of options" in printed
+    report, printed = run(f"--datasets={name}", f"--to={tmp_path}")
+    assert report["datasets"][0]["unanswerable"] == 0 and "speak of options" not in printed
 
 
 # ---------------------------------------------------------------------------------------------------- sources, mixtures

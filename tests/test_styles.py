@@ -6,7 +6,7 @@ import pytest
 from flan_jax import catalog, styles
 from flan_jax.errors import FlanError
 from flan_jax.styles import TextStyle
-from flan_jax.templates import Gpt3Prompt, placeholders
+from flan_jax.templates import LETTERED_HEADING, Gpt3Prompt, placeholders
 
 RTE, CB, SQUAD = (catalog.dataset(name) for name in ("rte", "cb", "squad_v1"))
 
@@ -169,7 +169,9 @@ def test_lettered_prompts_show_the_options_once_and_are_answered_by_a_letter(rec
         assert set(placeholders(before.input)) - {"options"} == set(placeholders(after.input)) - {"lettered_options"}
         end = after.input[after.input.index("{lettered_options}") :]
         assert (
-            end == "{lettered_options}\nAnswer:" if words == "gpt3" else "OPTIONS:\n{lettered_options}" in after.input
+            end == "{lettered_options}\nAnswer:"
+            if words == "gpt3"
+            else f"{LETTERED_HEADING}\n{{lettered_options}}" in after.input
         )
 
 
@@ -213,3 +215,90 @@ def test_gpt3_words_of_inference_are_in_label_order():
         if record.name != "qnli":  # which asks yes or no, as its options do
             expected = [truth.get(label, "neither") for label, _ in record.labels]
             assert list(record.gpt3_prompt.words) == expected
+
+
+@pytest.mark.parametrize("name", ["imdb_reviews", "sst2", "trec", "ag_news_subset"])
+def test_lettered_prompts_of_gpt3_show_the_labels_once(name):
+    """A8: "Sentiment (negative or positive):", and then " A. negative" and " B. positive"."""
+    record = catalog.dataset(name)
+    (template,) = styles.templates(record, styles.parse("gpt3_lettered_options"))
+    assert record.gpt3_prompt.input.endswith("):") and "(" not in template.input
+    assert all(word not in template.input for word in record.label_words)
+    (scale,) = styles.templates(catalog.dataset("stsb"), styles.parse("gpt3_lettered_options"))
+    assert "from 0 (not at all) to 5 (the same):\n" in scale.input  # which says what the labels mean
+
+
+def test_every_lettered_prompt_says_that_the_letter_is_the_answer():
+    """A8: prompts asked for words, as in "Reply with everything from the gap on", and the target was a letter."""
+    for record in catalog.datasets():
+        for template in styles.templates(record, LETTERED):
+            shown = "{lettered_options}" in template.input
+            assert shown == (template.is_forward and record.kind == catalog.CLASSIFICATION)
+            before, _, after = template.input.partition("{lettered_options}")
+            assert not shown or (before.endswith("OPTIONS (answer with the letter):\n") and after[:1] in ("", "\n"))
+
+
+# Real texts: which styles have a prompt for the record, of "instructions", "without_options", "gpt3".
+SPOKEN = {
+    "a question about them": ("arc_easy", "question", "Which of these is a source of light?", (True, False, True)),
+    "the following": (
+        "arc_challenge",
+        "question",
+        "Which of the following is a trait that a dog does NOT inherit?",
+        (True, False, True),
+    ),
+    "all but one": ("arc_challenge", "question", "All of these are renewable EXCEPT", (True, False, True)),
+    "what is below": (
+        "arc_easy",
+        "question",
+        "During which of the processes below does water vapor change to liquid?",
+        (True, False, True),
+    ),
+    "these of the text": (
+        "arc_easy",
+        "question",
+        "By dating these fossils, scientists can best learn what?",
+        (True, True, True),
+    ),
+    "shown below": (
+        "arc_easy",
+        "question",
+        "A mathematical model for calculating speed is shown below. What is it?",
+        (True, True, True),
+    ),
+    "an answer": ("cosmos_qa", "answer", "None of the above choices .", (True, False, False)),
+    "an answer, mended": ("cosmos_qa", "answer", "None of the above choices.", (True, False, False)),
+    "none in the text": (
+        "cosmos_qa",
+        "answer",
+        "None of the kids in school would be aware what happened",
+        (True, True, True),
+    ),
+    "all of them": ("openbookqa", "answer", "all of these", (True, False, False)),
+    "above": ("openbookqa", "answer", "plant trees that tower above the ground", (True, True, True)),
+}
+
+
+@pytest.mark.parametrize(("name", "field", "text", "expected"), SPOKEN.values(), ids=SPOKEN)
+def test_records_that_speak_of_options_that_are_not_shown(name, field, text, expected):
+    """A4: 233 of 2,466 targets of CosmosQA were "None of the above choices ." where no choice was shown."""
+    fields = {"question": "Why?", "answer": "because", "context": "It was so.", "fact": "x", "options": []} | {
+        field: text
+    }
+    record = catalog.dataset(name)
+
+    def is_shown(style):
+        try:
+            styles.check_answerable(record, styles.parse(style), fields)
+        except styles.NeedsOptionsError as error:
+            assert str(error) == f"its {field} speaks of options, which style {style} does not show."
+            return False
+        return True
+
+    without, in_gpt3 = expected[1:]
+    for style in ("instructions", "4_templates", "2_shots", "shuffled_options", "lettered_options"):
+        assert is_shown(style)
+    assert is_shown("gpt3_lettered_options")
+    assert [is_shown(s) for s in ("without_options", "without_options_2_shots", "no_template")] == [without] * 3
+    assert is_shown("dataset_name") == without
+    assert [is_shown(s) for s in ("gpt3", "gpt3_2_shots")] == [in_gpt3] * 2

@@ -4,7 +4,7 @@ import re
 import pytest
 
 from flan_jax import catalog, template_lint
-from flan_jax.templates import INVERTED, Template
+from flan_jax.templates import INVERTED, Gpt3Prompt, Template
 
 FIELDS = {
     "premise": "A dog barks.",
@@ -338,3 +338,27 @@ def test_lint_of_wording_finds_what_a_tokenizer_left(text):
         record = dataclasses.replace(CLEAN, name=name, templates=shown, labels=(("n", "no"), ("y", "yes")))
         assert len(template_lint.lint_wording(record, [FIELDS | {"premise": text}]).get(None, ())) == many
         assert None not in template_lint.lint_wording(record, [FIELDS | {"premise": "He's (in '89) at 5, the 'Inn'."}])
+
+
+# Of a dataset's GPT-3 prompt: the pattern, the fields that differ, and what is found.
+GPT3_PROMPTS = {
+    "white space at its end": ("{premise}\nIt follows: ", {}, "white space at an edge"),
+    "an empty field before its end": ("{premise}\n- {relation}", {"relation": ""}, "ends in white space: "),
+    "an empty field": ("{relation}\n{premise}", {"relation": " "}, "field 'relation' is empty"),
+    "no such field": ("{premise}\n{lead}", {}, "{lead}"),
+    "the answer": ("{premise}\n{answer}", {}, "shows 'answer', which belongs after it"),
+    "two spaces": ("{premise}  {hypothesis}", {}, "two spaces in a row"),
+}
+
+
+@pytest.mark.parametrize(("pattern", "fields", "finding"), GPT3_PROMPTS.values(), ids=GPT3_PROMPTS)
+def test_lint_of_gpt3_prompts(pattern, fields, finding):
+    """A7: ReCoRD's prompt ended in "- " where its query began with the answer, and no check looked at it."""
+    dataset = dataclasses.replace(CLEAN, gpt3_prompt=Gpt3Prompt(pattern))
+    found = [line for line in template_lint.lint(dataset, [{**FIELDS, **fields}]) if "GPT-3 prompt" in line]
+    assert found and finding in found[0]
+
+
+def test_lint_of_needs_options():
+    own = dataclasses.replace(CLEAN, needs_options=(("options", "none of"),))
+    assert any("needs_options looks at 'options'" in line for line in template_lint.lint(own, [FIELDS]))

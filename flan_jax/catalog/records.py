@@ -100,6 +100,9 @@ class Dataset:
       variant: which variant this record is. Only records that `variants` makes have it.
       passage: the field whose text several examples may share, such as the turns of a conversation, or the questions on
         a passage. Such examples are not independent, so intervals and tests draw them together. Empty if there is none.
+      needs_options: (a text field, a regular expression) for records that speak of their options, in any case: "Which
+        of these ...?", "None of the above". Where the text matches, a style that does not show the options leaves the
+        record out (`styles.unanswerable`). The expression must mean the same to Python and to RE2.
       schema: the fields of a row of local JSONL, if TFDS has no such dataset: "text", "texts" (several), "int",
         "float", or the names of a label in order.
       own_cluster: the record of its cluster, if the cluster is not one of the paper's.
@@ -131,6 +134,7 @@ class Dataset:
     variants: tuple[str, ...] = ()
     variant: str = ""
     passage: str = ""
+    needs_options: tuple[tuple[str, str], ...] = ()
     nested: Callable[[Mapping[str, Any]], list[Any]] | None = None
     schema: tuple[tuple[str, str | tuple[str, ...]], ...] = ()
     own_cluster: Cluster | None = None

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 
 from flan_jax import catalog, protocol, styles, templates
 from flan_jax.catalog import VARIANT, Dataset
-from flan_jax.data.few_shot import Exemplars
+from flan_jax.data import few_shot
 from flan_jax.data.vocabularies import Tokenizer
 from flan_jax.templates import Fields
 
@@ -84,7 +84,7 @@ class ExampleBuilder:
             if tokenizer is None:
                 raise ValueError("a style with shots needs a tokenizer, which counts what fits")
             styled = list(self._styled(pool))
-            self._exemplars = Exemplars(
+            self._exemplars = few_shot.Exemplars(
                 catalog.whole(record.name),
                 self.templates,
                 styled,
@@ -95,6 +95,7 @@ class ExampleBuilder:
                 joint=self.protocol.exemplar_joint,
                 end=self.protocol.exemplar_end,
                 seed=seed,
+                passage=record.passage,
             )
 
     def digest_of(self, number: int) -> str:
@@ -109,8 +110,10 @@ class ExampleBuilder:
         """A record's fields, with options and answer as the style shows them.
 
         Raises:
-          TooManyOptionsError: the style letters options, and there are more options than letters.
+          NotShownError: the style shows no options, and the record speaks of them; or the style letters them, and there
+            are more options than letters.
         """
+        styles.check_answerable(self.record, self.style, fields)
         if templates.OPTIONS not in fields or not self.style.restyles_options:
             return fields
         options, answer = styles.restyled_options(
@@ -120,18 +123,31 @@ class ExampleBuilder:
         return found | styles.lettered(self.style, options, answer) if self.style.lettered_options else found
 
     def _styled(self, pool: Sequence[tuple[str, Fields]]) -> Iterator[tuple[str, Fields]]:
-        """The records of a pool in the style, without those that have more options than letters."""
+        """The records of a pool in the style, without those that it cannot show."""
         for identity, fields in pool:
-            with contextlib.suppress(styles.TooManyOptionsError):
+            with contextlib.suppress(styles.NotShownError):
                 yield identity, self.fields(identity, fields)
 
-    def exemplars(self, record_id: str, template: int, inputs: str, variant: str = "") -> tuple[Fields, ...]:
-        """The fields of the exemplars in front of a rendered input, in order."""
-        return self._exemplars.chosen(record_id, template, inputs, variant) if self._exemplars else ()
+    def exemplars(self, record_id: str, template: int, inputs: str, fields: Fields) -> tuple[Fields, ...]:
+        """The fields of the exemplars in front of a rendered input, in order.
 
-    def prefix(self, record_id: str, template: int, inputs: str, variant: str = "") -> tuple[str, int]:
-        """The text of the exemplars in front of a rendered input, and their number; see `Exemplars.prefix`."""
-        return self._exemplars.prefix(record_id, template, inputs, variant) if self._exemplars else ("", 0)
+        Args:
+          record_id: the record's id.
+          template: the number of the template.
+          inputs: the rendered input.
+          fields: the record's fields; only its variant and its passage count.
+        """
+        return self._exemplars.chosen(*self._asked_for(record_id, template, inputs, fields)) if self._exemplars else ()
+
+    def prefix(self, record_id: str, template: int, inputs: str, fields: Fields) -> tuple[str, int]:
+        """The text of the exemplars in front of a rendered input, and their number; see `exemplars`."""
+        if self._exemplars is None:
+            return "", 0
+        return self._exemplars.prefix(*self._asked_for(record_id, template, inputs, fields))
+
+    def _asked_for(self, record_id: str, template: int, inputs: str, fields: Fields) -> tuple[str, int, str, str, str]:
+        passage = few_shot.passage_text(fields, self.record.passage)
+        return record_id, template, inputs, fields.get(VARIANT, ""), passage
 
     def build(self, record_id: str, fields: Fields, template: int) -> Example:
         """Builds one example.
@@ -143,9 +159,9 @@ class ExampleBuilder:
 
         Raises:
           FlanError: the template does not fit the fields.
-          TooManyOptionsError: see `fields`.
+          NotShownError: see `fields`.
         """
         fields = self.fields(record_id, fields)
         inputs, targets = templates.render(self.templates[template], fields)
-        prefix, shots = self.prefix(record_id, template, inputs, fields.get(VARIANT, ""))
+        prefix, shots = self.prefix(record_id, template, inputs, fields)
         return Example(prefix + inputs, targets, template, prefix, shots, fields)

@@ -74,12 +74,14 @@ def tokenized_examples(
 def _built(
     builder: ExampleBuilder, rows: Iterable[tuple[TrainingRecord, int]], counts: Counts
 ) -> Iterator[tuple[TrainingRecord, Example]]:
-    """Records with their examples. Those with more options than letters are left out and counted."""
+    """Records with their examples. Those that the style cannot show are left out and counted."""
     for row, epoch in rows:
         try:
             yield row, builder.build(row.identity, row.fields, row.chosen[epoch])
         except styles.TooManyOptionsError:
             counts.overlong += 1
+        except styles.NeedsOptionsError:
+            counts.unanswerable += 1
 
 
 # --------------------------------------------------------------------------------------------------- one dataset
@@ -183,8 +185,16 @@ def summary_line(
 
 def _figures(info: Mapping[str, Any]) -> dict[str, Any]:
     """What the summary shows about tokens."""
-    names = ("renderings", "num_tokens", "mean_input_length", "mean_target_length", "trimmed", "cut_targets")
-    found = {name: info.get(name, 0) for name in (*names, "overlong")}
+    names = (
+        "renderings",
+        "num_tokens",
+        "mean_input_length",
+        "mean_target_length",
+        "trimmed",
+        "cut_targets",
+        "overlong",
+    )
+    found = {name: info.get(name, 0) for name in (*names, "unanswerable")}
     if of := info.get("prompts"):  # as results of an evaluation say it
         wanted = styles.parse(info["style"]).shots
         found["shots"] = {"wanted": wanted, "mean": info["exemplars"] / of, "without": info["bare"], "of": of}

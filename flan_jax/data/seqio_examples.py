@@ -66,7 +66,8 @@ def to_examples(
 
     Text fields of long inputs are cut, and long targets lose their end.
 
-    An input whose instruction, options and exemplars alone are too long is left out, and logged.
+    An input whose instruction, options and exemplars alone are too long is left out, and logged. A record that the
+    style cannot show (`styles.NotShownError`) is left out too.
 
     Args:
       dataset: rows of `CatalogSource`, repeated or not.
@@ -87,6 +88,9 @@ def to_examples(
     rows = with_epochs(dataset)
     if style.lettered_options and record.kind == catalog.CLASSIFICATION:
         rows = rows.filter(_as_it_is(lambda row: tf.size(row[templates.OPTIONS]) <= len(styles.LETTERS)))
+    for name, whole in styles.unanswerable(record, style):
+        speaks = functools.partial(_speaks_of_options, name, whole)
+        rows = rows.filter(_as_it_is(lambda row, speaks=speaks: tf.logical_not(speaks(row))))
     examples = rows.map(_as_it_is(renderer.example), num_parallel_calls=tf.data.AUTOTUNE)
     if lengths.get("inputs") is not None:
         examples = examples.filter(_as_it_is(lambda example: example["cut_tokens"] >= 0))
@@ -173,8 +177,8 @@ class _Renderer:
             kept |= {name: fields[name] for name in ("options", "answer") if name in fields}
         inputs, targets = templates.render_tensors(self._builder.templates, fields, index)
         if self._style.shots:
-            variant = row.get(catalog.VARIANT, tf.constant(""))
-            arguments = [row["record_id"], index, inputs, variant, row[IS_TRAIN]]
+            variant, passage = (row.get(name, tf.constant("")) for name in (catalog.VARIANT, self._record.passage))
+            arguments = [row["record_id"], index, inputs, variant, _lines(passage), row[IS_TRAIN]]
             prefix = tf.numpy_function(self._prefix, arguments, tf.string)
             inputs = tf.strings.join([tf.ensure_shape(prefix, []), inputs])
         else:
@@ -235,11 +239,13 @@ class _Renderer:
         lists = {"options": tf.ensure_shape(options, [None]), _SCORED: tf.ensure_shape(scored, [None])}
         return lists | {name: tf.ensure_shape(text, []) for name, text in zip(names, texts, strict=True)}
 
-    def _prefix(self, record_id: bytes, template: int, inputs: bytes, variant: bytes, is_train: bool) -> bytes:
+    def _prefix(
+        self, record_id: bytes, template: int, inputs: bytes, variant: bytes, passage: bytes, is_train: bool
+    ) -> bytes:
         """The exemplars in front of a rendered input."""
         builder = self._builder if is_train else self._evaluation
-        shown = records.decoded(record_id), int(template), records.decoded(inputs), records.decoded(variant)
-        return builder.prefix(*shown)[0].encode()
+        fields = {catalog.VARIANT: records.decoded(variant), self._record.passage: records.decoded(passage)}
+        return builder.prefix(records.decoded(record_id), int(template), records.decoded(inputs), fields)[0].encode()
 
     def _fitted(self, inputs: Any, fields: Mapping[str, Any], prefix: Any, index: Any) -> tuple[Any, Any, Any]:
         """(text, ids with EOS, number of cut tokens) of an input; -1 cut tokens if it cannot be made to fit."""
@@ -275,6 +281,15 @@ class _Renderer:
                 logging.warning("dataset %s: example %d left out: %s", self._record.name, self._left_out, error)
             return b"", np.int32(-1)
         return fitted.inputs.encode(), np.int32(fitted.cut_tokens)
+
+
+def _lines(text: Any) -> Any:
+    """A text, or several as one, a line each; a scalar string tensor."""
+    return tf.strings.reduce_join(text, separator="\n") if text.shape.rank else text
+
+
+def _speaks_of_options(name: str, whole: str, row: Mapping[str, Any]) -> Any:
+    return tf.strings.regex_full_match(row[name], whole)
 
 
 def _ended(ids: Any, feature: seqio.Feature) -> Any:

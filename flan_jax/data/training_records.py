@@ -25,6 +25,7 @@ class Counts:
       cut_targets: targets that lost their end.
       overlong: examples that were left out, because instruction, options and exemplars alone were too long, or there
         were more options than letters.
+      unanswerable: examples that were left out, because their records speak of options that the style does not show.
       prompts: examples of a style with exemplars.
       exemplars: how many they have together.
       bare: those of them without exemplars, since none fits or there is no other record.
@@ -35,6 +36,7 @@ class Counts:
     trimmed: int = 0
     cut_targets: int = 0
     overlong: int = 0
+    unanswerable: int = 0
     prompts: int = 0
     exemplars: int = 0
     bare: int = 0
@@ -52,6 +54,7 @@ class Counts:
         self.trimmed += other.trimmed
         self.cut_targets += other.cut_targets
         self.overlong += other.overlong
+        self.unanswerable += other.unanswerable
         self.prompts += other.prompts
         self.exemplars += other.exemplars
         self.bare += other.bare

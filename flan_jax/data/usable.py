@@ -38,9 +38,10 @@ _as_it_is = tf.autograph.experimental.do_not_convert
 
 @functools.cache
 def shown_fields(record: Dataset) -> tuple[str, ...]:
-    """The fields that must not be blank: the answer, and what any template or the bare input shows."""
+    """The fields that must not be blank: the answer, and what any template, the bare input or GPT-3's prompt shows."""
     patterns = [p for t in record.templates for p in (t.input, t.target, t.open_input)]
-    names = [name for pattern in (*patterns, record.bare) for name in templates.placeholders(pattern)]
+    patterns += [record.bare, record.gpt3_prompt.input, record.gpt3_prompt.premise]
+    names = [name for pattern in patterns for name in templates.placeholders(pattern)]
     return tuple(dict.fromkeys(name for name in ("answer", *names) if name != templates.OPTIONS))
 
 

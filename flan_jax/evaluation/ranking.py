@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flan_jax import catalog, metrics, styles, templates, ways
+from flan_jax import metrics, styles, templates, ways
 from flan_jax.data import trimming
 from flan_jax.data.builder import Example
 from flan_jax.data.examples import UnusableError
@@ -18,7 +18,7 @@ from flan_jax.evaluation.units import InvalidError, Left, Predictions, Unit
 from flan_jax.scoring.scorer import OptionScores, Scorer
 from flan_jax.scoring.trees import Tree, UnscorableError, build_tree, share_prefix
 
-CANNOT_ASK = (UnusableError, trimming.TooLongError, UnscorableError, styles.TooManyOptionsError)
+CANNOT_ASK = (UnusableError, trimming.TooLongError, UnscorableError, styles.NotShownError)
 _BESIDE = 3  # most tokens besides a prompt and what is scored: BOS, the joint and EOS
 
 
@@ -132,7 +132,7 @@ def _further_trees(
         number=unit.number,
         fields=example.fields,
         scored=asked.scored(example.fields),
-        exemplars=unit.builder.exemplars(row["id"], unit.number, inputs, example.fields.get(catalog.VARIANT, "")),
+        exemplars=unit.builder.exemplars(row["id"], unit.number, inputs, example.fields),
         cut=cut,
     )
     return {

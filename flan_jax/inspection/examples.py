@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import itertools
@@ -163,7 +164,8 @@ def examples(
         number = template
         if number is None:
             number = int(tasks.choose_template(record, record_id, 0, 0, forward_only=split != "train", style=style))
-        found.append(rendered(builder, record_id, builder.build(record_id, fields, number), tokenizer))
+        with contextlib.suppress(styles.NotShownError):  # no prompt of this style has the record either
+            found.append(rendered(builder, record_id, builder.build(record_id, fields, number), tokenizer))
     return found
 
 
@@ -208,10 +210,12 @@ def _prepared(
     record = catalog.dataset(base.removeprefix("flan_"))
     tokenizer = tokenizer or vocabularies.ByteTokenizer()
     file = next(file for file, of in example_files.SPLITS.items() if of == split)
-    rows = example_files.read(prepared_dir, record.name, file, count)
+    rows = example_files.read(prepared_dir, record.name, file)
     pool = example_files.read(prepared_dir, record.name, example_files.EXEMPLARS) if style.shots else ()
     drawn = [(row["id"], row["fields"]) for row in pool]
-    return rows, ExampleBuilder(record, style, pool=drawn, tokenizer=tokenizer)
+    builder = ExampleBuilder(record, style, pool=drawn, tokenizer=tokenizer)
+    shown = (row for row in rows if _is_shown(builder, row["id"], row["fields"]))
+    return list(itertools.islice(shown, count)), builder
 
 
 def _rendered_row(
@@ -221,13 +225,21 @@ def _rendered_row(
     return rendered(builder, row["id"], example, tokenizer or vocabularies.ByteTokenizer())
 
 
+def _is_shown(builder: ExampleBuilder, record_id: str, fields: Mapping[str, Any]) -> bool:
+    try:
+        builder.fields(record_id, fields)
+    except styles.NotShownError:
+        return False
+    return True
+
+
 def all_templates(name: str, *, split: str = "train", skip: int = 0, data: str = "samples") -> list[Shown]:
     """One record of a dataset through each of its templates.
 
     Args:
       name: a dataset, with or without a style at its end.
       split: "train", "validation" or "test"; if the dataset lacks it, another one is used.
-      skip: how many records to skip.
+      skip: how many of the records that the style can show to skip.
       data: "samples", "tfds" or a folder.
 
     Raises:
@@ -238,11 +250,12 @@ def all_templates(name: str, *, split: str = "train", skip: int = 0, data: str =
     tokenizer = vocabularies.ByteTokenizer()
     there = _open(record.name, data).splits
     split = split if split in there else next(iter(there))
-    row = next(itertools.islice(records(record.name, split, data), skip, None), None)
+    builder = builder_of(record.name, style, tokenizer, data, split)
+    shown = (row for row in records(record.name, split, data) if _is_shown(builder, *row))
+    row = next(itertools.islice(shown, skip, None), None)
     if row is None:
         raise FlanError(f"{record.name} has no {split} record {skip}, counted from 0: give a smaller number.")
     record_id, fields = row
-    builder = builder_of(record.name, style, tokenizer, data, split)
     return [
         rendered(builder, record_id, builder.build(record_id, fields, number), tokenizer)
         for number in builder.protocol.numbers

@@ -187,6 +187,8 @@ class Subject:
             place = {"dataset": name, "split": split, "record": row["id"], "template": template}
             try:
                 yield Question(builder.build(row["id"], row["fields"], template), place)
+            except styles.NotShownError:  # an evaluation leaves it out too
+                continue
             except FlanError as error:
                 where = f"{folder / split}.jsonl, record {row['id']!r}"
                 raise FlanError(

@@ -273,3 +273,91 @@ def test_exemplars_leave_room_where_inputs_are_shorter():
     builder = ExampleBuilder(RTE, style, asked=asked, pool=RTE_POOL, tokenizer=TOKENIZER)
     example = builder.build("0", rte_fields(0), 2)
     assert example.shots > 0 and len(example.inputs) <= 398
+
+
+# ------------------------------------------------------------------------------------------- what gives an answer away
+
+# Real records: a text, its twin, and a stranger, which is as near as any.
+TWINS = {
+    "winogrande": (
+        "Mary was helping Patricia's daughter put on makeup but",
+        "Mary was helping Patricia's daughter put on makeup because",
+        "The computer ran faster than the tablet because the files on the",
+    ),
+    "winogrande, other words": (
+        "After visiting their tenth college, Kevin demanded that Donald to just make up",
+        "After visiting their tenth college, Kevin asked Donald to just make up his mind, because",
+        "The TV that Samantha bought costs more than that of Carrie, because",
+    ),
+    "wsc": (
+        "Emma did not pass the ball to Janie although *she* was open.",
+        "Emma did not pass the ball to Janie although *she* saw that she was open.",
+        "Bill passed the gameboy to John because *his* turn was over.",
+    ),
+    "wsc, another pronoun": (
+        "The mothers of Arthur and Celeste have come to the town to fetch them. They are happy to have *them* back.",
+        "The mothers of Arthur and Celeste have come to the town to fetch *them*. They are happy to have them back.",
+        "Bill passed the half-empty plate to John because *he* was full.",
+    ),
+    "wnli": (
+        "Bob paid for Charlie's college education, but now Charlie acts as though it never happened. He is very hurt.",
+        "Bob paid for Charlie's college education. He is very grateful.",
+        "Fred is the only man still alive who remembers my great-grandfather. He was a remarkable man.",
+    ),
+    "wnli, the end": (
+        "Jim signaled the barman and gestured toward his empty glass.",
+        "Jim signaled the barman and gestured toward his bathroom key.",
+        "Bill passed the half-empty plate to John because he was full.",
+    ),
+    "candidates": (["The dog", "The brown fox"], ["the brown fox", "the dog"], ["The dog", "The cat"]),
+    "a passage": ("Denver led 7-3. " * 9, "Denver led 7-3. " * 9, "Dallas kicked a field goal in the second quarter."),
+}
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize(("text", "twin", "stranger"), TWINS.values(), ids=TWINS)
+def test_what_shares_the_passage_is_no_exemplar(text, twin, stranger, shared):
+    """A12: the other half of a schema stood in front, and gave the answer away; so did a passage's questions."""
+    records = [(str(i), {"p": twin if i % 2 else stranger, "x": f"{i}", "answer": f"a{i}"}) for i in range(12)]
+    draw = few_shot.Exemplars(
+        "rte", TEMPLATES, records, TOKENIZER, shots=6, shared=shared, budget=10_000, joint="\n", end="\n\n", passage="p"
+    )
+    asked = few_shot.passage_text({"p": text}, "p")
+    shown = draw.chosen("1000", 0, "Qnew?", passage=asked)
+    assert [fields["p"] for fields in shown] == [stranger] * 6
+    assert {fields["p"] == twin for fields in draw.chosen("1000", 0, "Qnew?")} == {False, True}  # for another example
+    assert draw.prefix("1000", 0, "Qnew?", passage=asked)[1] == 6
+    everyone = draw.chosen("1000", 0, "Qnew?", passage=few_shot.passage_text({"p": ""}, "p"))
+    assert everyone == draw.chosen("1000", 0, "Qnew?")  # texts without words share nothing
+
+
+def test_without_a_passage_nothing_is_shared():
+    records = pool(9)
+    plain, empty = (exemplars(records).prefix("1000", 0, "Qnew?", passage=text) for text in ("", "no such field"))
+    assert plain == empty == exemplars(records).prefix("1000", 0, "Qnew?")
+
+
+def test_exemplars_depend_on_what_must_not_be_shared(monkeypatch):
+    """What was drawn by another rule is not used again."""
+    record, style = catalog.dataset("wnli"), styles.parse("2_shots")
+    before = protocol.of(record, style)
+    other = dataclasses.replace(before, record=dataclasses.replace(record, passage="reading"))
+    assert before.text_digest != other.text_digest and before.digest != other.digest
+    monkeypatch.setattr(protocol, "EXEMPLAR_OVERLAP", 0.7)
+    assert protocol.of(record, style).text_digest != other.text_digest
+    assert (
+        protocol.of(record).text_digest == dataclasses.replace(protocol.of(record), record=other.record).text_digest
+    )  # no exemplars, no difference
+
+
+def test_texts_depend_on_which_records_are_left_out():
+    record = catalog.dataset("cosmos_qa")
+    other = dataclasses.replace(record, needs_options=())
+    for style, same in (
+        ("instructions", True),
+        ("lettered_options", True),
+        ("without_options", False),
+        ("gpt3", False),
+    ):
+        asked = protocol.of(record, styles.parse(style))
+        assert (asked.text_digest == dataclasses.replace(asked, record=other).text_digest) == same

@@ -311,6 +311,42 @@ def test_a_style_is_a_choice_of_the_same_builder(styled, name, split):
         assert split == "train" or int(row["template"]) in styles.forward_templates(RTE, style)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "arc_easy_without_options",
+        "cosmos_qa_gpt3",
+        "cosmos_qa_no_template_2_shots",
+        "wnli_2_shots",
+        "definite_pronoun_resolution_shuffled_options_3_shots",
+        "definite_pronoun_resolution_gpt3_2_shared_shots",
+    ],
+)
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_what_is_left_out_and_what_is_no_exemplar_is_the_same_in_seqio(home, name, split):
+    base, style = styles.split_name(name)
+    record = catalog.dataset(base)
+    fields = fields_by_id(record, split)
+    pool = [(identity.decode(), f) for identity, f in fields_by_id(record, "train").items()]
+    builder = ExampleBuilder(record, style, pool=pool, tokenizer=vocabularies.ByteTokenizer())
+    built = {}
+    tasks.register(names=[f"flan_{name}"])
+    try:
+        rows = read(f"flan_{name}", split)
+    finally:
+        tasks.register()
+    for row in rows:
+        built[row["record_id"]] = builder.build(
+            row["record_id"].decode(), fields[row["record_id"]], int(row["template"])
+        )
+        assert text(row["inputs_pretokenized"]) == built[row["record_id"]].inputs
+    left = fields.keys() - built.keys()
+    for identity in left:
+        with pytest.raises(styles.NeedsOptionsError):
+            builder.build(identity.decode(), fields[identity], 0)
+    assert split != "train" or bool(left) == bool(record.needs_options)
+
+
 def test_a_mixture_in_a_style(styled):
     name = "flan_first_1_clusters_1_datasets_no_template"
     mixture = seqio.MixtureRegistry.get(name)

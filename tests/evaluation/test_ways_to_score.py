@@ -17,6 +17,7 @@ from flan_jax.errors import FlanError
 from flan_jax.evaluation import evaluator
 from flan_jax.json_lines import read_lines
 from flan_jax.scoring.scorer import Scorer
+from flan_jax.templates import LETTERED_HEADING
 
 CONFIG = dataclasses.replace(
     configuration.model_config("tiny"), num_layers=1, embed_dim=32, head_dim=8, mlp_dim=32, remat="none"
@@ -179,15 +180,21 @@ def test_letters_are_scored(scorer, by_hand, tmp_path, manifest, joint):
     figures, lines = evaluate(scorer, tmp_path / "prepared", tmp_path / "out", "rte", settings, manifest)
     for line, row in zip(lines, RTE, strict=False):
         (exemplar,) = shown_exemplars(line["prompt"])
-        assert line["prompt"].count("OPTIONS:\nA. yes\nB. no") == 2 and "- yes" not in line["prompt"]
-        assert f"OPTIONS:\nA. yes\nB. no\n{'AB'[exemplar['answer'] == 'no']}\n\n" in line["prompt"]
+        assert (
+            line["prompt"].count("OPTIONS (answer with the letter):\nA. yes\nB. no") == 2
+            and "- yes" not in line["prompt"]
+        )
+        assert (
+            f"OPTIONS (answer with the letter):\nA. yes\nB. no\n{'AB'[exemplar['answer'] == 'no']}\n\n"
+            in line["prompt"]
+        )
         assert line["options"] == ["A", "B"] and line["words"] == ["yes", "no"]
         assert line["answer"] == row["options"].index(row["answer"])
         expected = [by_hand(line["prompt"], letter, joint) for letter in "AB"]
         np.testing.assert_allclose(line["loglikelihood"], expected, atol=1e-3)
         assert line["characters"] == line["bytes"] == [1, 1]
     assert figures["metric"] == "accuracy" and figures["random"] == 0.5
-    assert figures["templates"][0]["input"].endswith("OPTIONS:\n{lettered_options}")
+    assert figures["templates"][0]["input"].endswith("OPTIONS (answer with the letter):\n{lettered_options}")
 
 
 def test_letters_in_gpt3s_manner_have_their_space(scorer, by_hand, tmp_path):
@@ -219,7 +226,7 @@ def test_shuffled_and_lettered(scorer, tmp_path):
     assert line["words"] != row["options"] and sorted(line["words"]) == sorted(row["options"])
     assert line["words"][line["answer"]] == "way 3"
     block = "\n".join(f"{letter}. {word}" for letter, word in zip("ABCDEFGH", line["words"], strict=True))
-    assert f"OPTIONS:\n{block}" in line["prompt"]
+    assert f"{LETTERED_HEADING}\n{block}" in line["prompt"]
 
 
 # ---------------------------------------------------------------------------------------------------------- hostile
@@ -389,3 +396,26 @@ def test_what_recurs_from_template_to_template_is_scored_once(network, scorer, t
     assert templates > 5 and sum(len(tree.branches) == 2 for tree in counting.asked) == templates * len(RTE)
     assert sum(len(tree.branches) == 1 for tree in counting.asked) == 2 * len(RTE)
     assert len({t["channel"] for t in figures["templates"]}) == 1
+
+
+@pytest.mark.parametrize(
+    "style", ["without_options_1_templates", "gpt3", "gpt3_2_shots", "1_templates", "gpt3_lettered_options"]
+)
+def test_what_speaks_of_options_that_are_not_shown_is_left_out_and_named(scorer, tmp_path, style):
+    """A4: 233 of 2,466 answers of CosmosQA are "None of the above choices .", also where no choice is shown."""
+    none = "None of the above choices ."
+    rows = [
+        {"context": f"He left at {n}.", "question": "Why?", "options": [f"It was {n}.", none, "No."], "answer": answer}
+        for n, answer in ((1, "It was 1."), (2, none), (3, "It was 3."))
+    ]
+    prepare(tmp_path / "prepared", "cosmos_qa", rows, [rows[1], rows[0]])
+    settings = dataclasses.replace(SETTINGS, style=style)
+    figures, lines = evaluate(scorer, tmp_path / "prepared", tmp_path / "out", "cosmos_qa", settings)
+    if style in ("1_templates", "gpt3_lettered_options"):
+        assert len(lines) == figures["examples"] == 3 and not figures.get("left_out")
+        return
+    assert [line["id"] for line in lines] == ["test-0", "test-2"]
+    assert (figures["examples"], figures["skipped_examples"]) == (2, 1)
+    assert {one["example"] for one in figures["left_out"]} == {"test-1"}
+    assert figures["left_out"][0]["reason"] == f"its answer speaks of options, which style {style} does not show."
+    assert all(f"A: {none}" not in line["prompt"] for line in lines)  # nor is it an exemplar
