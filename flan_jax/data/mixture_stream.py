@@ -90,7 +90,7 @@ def composed(
     if not wanted:
         raise FlanError(
             f"mixture {mixture.name!r}: {prepared_dir} holds none of its datasets for this vocabulary; "
-            f"run python -m flan_jax.prepare {_arguments(mixture)}{_data_of(prepared_dir)} "
+            f"run python -m flan_jax.prepare {_arguments(mixture, prepared_dir)} "
             f"--vocabulary=CHECKPOINT/vocabulary --to={prepared_dir}."
         )
     chosen = [part for part in mixture.parts if part.dataset in wanted]
@@ -110,8 +110,8 @@ def composed(
     return Prepared(mixture, mixtures.composition(mixture, examples), digests, written, stores)
 
 
-def _arguments(mixture: parts.Mixture) -> str:
-    """The arguments of `prepare` that say what: a mixture, or a dataset of one's own."""
+def _arguments(mixture: parts.Mixture, prepared_dir: str | AnyPath) -> str:
+    """The arguments of `prepare` that say what, and of which data: a mixture, or a dataset of one's own."""
     own = [record for record in mixture.datasets if own_data.is_origin(record.source)]
     if own and len(own) == len(mixture.datasets):  # no mixture has the name, and each is prepared from its file
         kind, _, file = own[0].source.partition(":")
@@ -119,7 +119,8 @@ def _arguments(mixture: parts.Mixture) -> str:
     names = ",".join(record.name for record in mixture.datasets)
     what = f"--datasets={names}" if "parts" in mixture.recipe else f"--mixture={mixture.name}"
     in_styles = len(mixture.styles) > 1 or "parts" in mixture.recipe
-    return what + (f" --style={','.join(style.name for style in mixture.styles)}" if in_styles else "")
+    style = f" --style={','.join(style.name for style in mixture.styles)}" if in_styles else ""
+    return f"{what}{style}{_data_of(prepared_dir)}"
 
 
 def _data_of(prepared_dir: str | AnyPath) -> str:

@@ -70,7 +70,7 @@ def test_nothing_of_a_mixture_is_there(prepared, tmp_path):
     folder.mkdir(parents=True)
     with pytest.raises(FlanError, match="holds none of its datasets for this vocabulary"):
         open_mixture("flan", tmp_path, BYTES)
-    with pytest.raises(FlanError, match="--mixture=flan --vocabulary=CHECKPOINT/vocabulary --to="):
+    with pytest.raises(FlanError, match="--mixture=flan --data=FOLDER --vocabulary=CHECKPOINT/vocabulary --to="):
         open_mixture("flan", tmp_path, BYTES)
 
 

@@ -13,7 +13,7 @@ from flan_jax.evaluation import units
 
 PAIRS = [
     ("The house is old.", "La maison est vieille."),
-    ("Paris 2012", "Paris 2012"),
+    ("Paris 2012", "Paris, 2012"),
     ("The house is old.", "La maison est ancienne."),  # one text, two translations
     ("Open the door, please.", "Ouvrez la porte, s'il vous plaît."),
     ("It was raining.", "Il pleuvait."),
