@@ -200,7 +200,10 @@ def test_there_are_26_letters():
 @pytest.mark.parametrize("record", catalog.datasets(), ids=lambda d: d.name)
 def test_prompts_without_instructions(record):
     prompt = record.gpt3_prompt
-    known = {name for t in record.templates for p in (t.input, t.target) for name in placeholders(p)} | {"lead", "beginning"}
+    known = {name for t in record.templates for p in (t.input, t.target) for name in placeholders(p)} | {
+        "lead",
+        "beginning",
+    }
     for pattern in (prompt.input, record.bare):
         assert set(placeholders(pattern)) and set(placeholders(pattern)) <= known - {"answer", "options"}
         assert pattern == pattern.strip()
