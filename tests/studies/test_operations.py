@@ -46,13 +46,13 @@ def test_all_packaged_models_have_a_shape():
     "times, told",
     [
         ([(60, 1), (60, 2)], "2 steps, 0 done, 2 to do, about 2 min"),
-        ([(None, 0)], "1 steps, 0 done, 1 to do: 1 of a kind that was not timed here yet"),
+        ([(None, 0)], "1 step, 0 done, 1 to do: 1 of a kind that was not timed here yet"),
         (
             [(60, 1), (None, 0), (30, 0)],
             "3 steps, 0 done, 3 to do: 1 in about 60 s, 1 in more than 30 s (by operations, at 2 GFLOP/s of this "
             "machine's processor; in less on an accelerator), 1 of a kind that was not timed here yet",
         ),
-        ([], "1 steps, 1 done, 0 to do"),
+        ([], "1 step, 1 done, 0 to do"),
     ],
 )
 def test_what_is_not_known_is_in_no_sum(times, told, monkeypatch):
