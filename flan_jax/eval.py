@@ -125,8 +125,6 @@ def evaluate(
         ways=tuple(ways or ()),
         computation=automatic.asked(computation),
     )
-    if not user_path(prepared_dir).is_dir():
-        raise FlanError(f"no folder {prepared_dir}: PREPARED_DIR is what python -m flan_jax.prepare wrote.")
     mesh = partitioning.make_mesh(**(mesh_shape or {}))
     baseline = [reporting.load_run(baseline_name, baseline_dir)] if baseline_dir else []
     finished: list[reporting.Run] = []
@@ -138,6 +136,8 @@ def evaluate(
         if baseline_dir and name == baseline_name:
             raise FlanError(f"the evaluated run and the one in {baseline_dir} are both called {name!r}: give RUN_NAME.")
         runs = jobs.plan(checkpoint_path, step, datasets, output_dir, name, settings, styles, tuple(seeds))
+        if not user_path(prepared_dir).is_dir():
+            raise FlanError(f"no folder {prepared_dir}: PREPARED_DIR is what python -m flan_jax.prepare wrote.")
         return [dataclasses.replace(run, which=parameters) for run in runs]
 
     def work(runs: Sequence[jobs.Run]) -> None:

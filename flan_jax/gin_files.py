@@ -7,7 +7,7 @@ import difflib
 import re
 import tokenize
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from gin import config_parser
@@ -65,13 +65,13 @@ def _instead_of(given: Path, known: Sequence[str]) -> str:
     """The files whose own names are like that of a missing one; or else all in its folder, or all that there are."""
     by_stem: dict[str, list[str]] = {}
     for one in dict.fromkeys(known):
-        by_stem.setdefault(Path(one).stem, []).append(one)
+        by_stem.setdefault(PurePosixPath(one).stem, []).append(one)
     near = [one for stem in difflib.get_close_matches(given.stem, by_stem, n=3) for one in by_stem[stem]]
     if near:
-        near.sort(key=lambda one: Path(one).parent != given.parent)
+        near.sort(key=lambda one: PurePosixPath(one).parent != PurePosixPath(given.parent))
         return f"did you mean {' or '.join(repr(one) for one in near[:3])}?"
     known = list(dict.fromkeys(known))
-    beside = [one for one in known if Path(one).parent == given.parent]
+    beside = [one for one in known if PurePosixPath(one).parent == PurePosixPath(given.parent)]
     return f"there are: {', '.join(beside or known)}."
 
 

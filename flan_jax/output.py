@@ -60,6 +60,7 @@ def outlast(name: str) -> None:
         stream.flush()
     lasting: Any = _Outlasting(raw.fileno())
     lasting.name = stream.name
+    lasting.before = stream  # which would close the descriptor at its end, if it had opened it
     under = lasting if raw is stream.buffer else io.BufferedWriter(lasting)  # without a buffer under `python -u`
     made = io.TextIOWrapper(under, stream.encoding, stream.errors, None, stream.line_buffering, stream.write_through)
     setattr(sys, name, made)

@@ -34,6 +34,7 @@ from pathlib import Path
 import object_storage
 import pytest
 
+os.environ.pop("COLUMNS", None)  # pytest-xdist tells its workers how wide its terminal is; tables follow it
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     # Both processes of pytest, and the programs that tests start, compile the same small models: once is enough.
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="flan_jax_tests_")

@@ -43,7 +43,11 @@ OURS = {
     "verification/huggingface.py": {"Path(history[at]['folder'])"},  # its name alone
     "contamination.py": {"Path(name)"},  # its name alone
     "compilation/program.py": {"Path(folder)"},  # a temporary folder
-    "data/usable.py": {"Path(inspect.getfile(part))", "Path(__file__)"},
+    "data/usable.py": {
+        "Path(inspect.getfile(part))",
+        "Path(inspect.getfile(importlib.import_module(node.module)))",
+        "Path(__file__)",
+    },
     "data/samples.py": {"Path(next(iter(flan_jax.tasks.__path__)))"},
     "gin_files.py": {"Path(__file__)"},
     "options.py": {"Path(sys.orig_argv[1])"},  # the name that the program was started by

@@ -27,8 +27,8 @@ def _scored(run, dataset, right_TxE, rewrite, likelihood=-1.0):
 
         rewrite(path, change)
         mean = float(np.mean(right_E))
-        t |= {"value": mean, "sum": mean, "metrics": {"accuracy": 100 * mean}}
-    none_on_dev = {"best_dev": None, "best_dev_template": None}
+        t |= {"value": mean, "sum": mean, "metrics": {"accuracy": 100 * mean}, "stderr": None}
+    none_on_dev = {"best_dev": None, "best_dev_template": None, "stderr": None}
     means_T = np.mean(right_TxE, 1)
     spread = float(means_T.std(ddof=1)) if len(means_T) > 1 else 0.0
     run.results["datasets"][dataset] |= {"metrics": {}, "mean": float(means_T.mean()), "std": spread} | none_on_dev
