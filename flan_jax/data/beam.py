@@ -146,9 +146,9 @@ class _Shard:
 
 
 def join(
-    parts: Sequence[Part], folder: AnyPath, key: dict[str, Any], tokenizer: vocabularies.Tokenizer
+    parts: Sequence[Part], folder: AnyPath, key: dict[str, Any], tokenizer: vocabularies.Tokenizer, data: str
 ) -> dict[str, Any]:
-    """Joins the shards of a dataset into its folder of the token store, and returns its info.
+    """Joins the shards of a dataset into its folder of the token store, and returns its info; `data` is --data.
 
     Renderings come one after another. So each shard is read once for each rendering, and one shard is in memory at a
     time.
@@ -167,7 +167,7 @@ def join(
     for about in abouts:
         counts.add(preparation.Counts(**{name: about[name] for name in dataclasses.asdict(counts) if name in about}))
     return preparation.write_tokens(
-        folder, key, Identities.joined(identities), renderings, tokenizer, examples(), counts
+        folder, key, Identities.joined(identities), renderings, tokenizer, examples(), counts, data
     )
 
 
@@ -232,7 +232,7 @@ def prepare(
         record = catalog.dataset(name)
         try:
             with preparation.locked(store / name):
-                info = join(found, store / name, key, tokenizer)
+                info = join(found, store / name, key, tokenizer, source.data)
         except sources.SourceError as error:
             outcomes[name] = parallel.Outcome(name, skipped=error.skipped)
             continue

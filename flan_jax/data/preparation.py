@@ -309,7 +309,7 @@ def write_tokens(
     tokenizer: vocabularies.Tokenizer,
     examples: Iterator[token_store.TokenizedExample],
     counts: Counts,
-    data: str = "",
+    data: str,
 ) -> dict[str, Any]:
     """Writes a dataset's folder of the token store, and returns its info; `data` is --data, for messages.
 
