@@ -135,7 +135,7 @@ def test_fields_are_cut_and_never_instruction_or_options(name, length):
 
 
 def test_lengths_that_nothing_fits_are_refused_at_once():
-    with pytest.raises(FlanError, match="dataset rte: its shortest instruction takes 37 tokens, and inputs of 30"):
+    with pytest.raises(FlanError, match="dataset rte: its shortest instruction takes 49 tokens, and inputs of 30"):
         read("flan_rte", lengths={"inputs": 30, "targets": 2})
     with pytest.raises(FlanError, match="dataset rte: length of targets is 1: it has to be"):
         read("flan_rte", lengths={"inputs": 300, "targets": 1})
