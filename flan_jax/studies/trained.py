@@ -42,7 +42,7 @@ def check(commands: Commands) -> None:
         folder = commands.model_dir(tuning)
         steps, wanted = choosing.steps(folder), int(tuning.macros["TRAIN_STEPS"])
         if problem := _problem_of_step(folder, wanted, steps):
-            raise FlanError(f"step {wanted} of {folder} is damaged ({problem}): put its own back, or {_REMEDY}.")
+            raise FlanError(f"step {wanted} of {folder} is damaged: {problem}; put its own back, or {_REMEDY}.")
         if not steps:
             continue
         if (run := _run(folder)) is None:

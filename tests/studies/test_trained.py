@@ -393,7 +393,7 @@ def test_a_damaged_step_is_seen_in_the_plan(planned, of):
         place.mkdir()
     elif of == "a file":
         place.write_text("x")
-    with pytest.raises(FlanError, match=r"step 2 of .* is damaged \(.*\): put its own back, or remove that folder"):
+    with pytest.raises(FlanError, match=r"step 2 of .* is damaged: .*; put its own back, or remove that folder"):
         trained.check(commands)
 
 
